@@ -1,0 +1,238 @@
+"""A run, as frozen dataclasses in the order of the data flow. Imports nothing of ours, and never torch.
+
+Every value is global: it means the same on 1, 2 or 64 ranks. Periods and horizons end in `_every` or are counted in
+*env steps*: one environment, of all environments on all ranks, stepped once. (A `step` is every environment stepped
+once, an `update` one gradient step, a `frame` one emulator frame.) What one rank does of it is derived in `Layout`.
+The text under a field is its documentation and its `--help`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+class ConfigError(ValueError):
+    """A value the user stated cannot be used: one line that names field, value and remedy."""
+
+    def __init__(self, name: str, value: object, problem: str, remedy: str) -> None:
+        super().__init__(f"--{name} {value}: {problem}; {remedy}")
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    id: str = "CartPole-v1"
+    """Environment: a Gymnasium id, `package:MyEnv-v0` for your own, `ALE/Breakout-v5`, `MinAtar/Breakout-v1`,
+    `toy/Catch` or `toy/Chain`."""
+    num_envs: int = 8
+    """Environments over all ranks [count]."""
+    backend: Literal["auto", "sync", "async", "native", "ale", "minatar", "toy"] = "auto"
+    """Who steps them: Gymnasium's sync or async vector env, the env's own vector entry point (native), ALE's C++
+    vector env, MinAtar, or the built-in toys. `auto` picks by id."""
+    autoreset: Literal["auto", "next_step", "same_step"] = "auto"
+    """Gymnasium autoreset mode, where the backend offers a choice. The transitions are the same."""
+    kwargs: str = "{}"
+    """Keyword arguments for the environment's constructor, as JSON."""
+    sticky: float | None = None
+    """Probability that the previous action is repeated instead [0-1]. Default: 0.25 for Atari, 0.1 for MinAtar."""
+    full_action_space: bool = False
+    """Atari, MinAtar: all actions rather than those that the game uses."""
+    frame_skip: int = 4
+    """Atari: frames per step [frames]."""
+    frame_stack: int = 4
+    """Atari: frames per observation [frames]."""
+    noop_max: int = 0
+    """Atari: at most so many random no-ops after a reset [frames]."""
+    fire_reset: bool = False
+    """Atari: press FIRE after a reset where the game needs it."""
+    life_loss: bool = False
+    """Atari: a lost life ends the bootstrap (not the episode) in training."""
+    clip_reward: bool = False
+    """Learn from rewards clipped to [-1, 1]; returns are reported unclipped."""
+    threads: int = 0
+    """ALE: emulator threads per rank [count]. 0: the rank's share of the cores."""
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    exploration: Literal["linear", "ladder"] = "linear"
+    """`linear`: one epsilon for all environments, annealed. `ladder`: a fixed epsilon per environment over all
+    environments of all ranks (Ape-X, Horgan et al. 2018)."""
+    epsilon_start: float = 1.0
+    """Linear: epsilon before the decay [0-1]."""
+    epsilon_end: float = 0.05
+    """Linear: epsilon after the decay [0-1]."""
+    epsilon_wait: int = 0
+    """Linear: env steps before the decay begins [env steps]."""
+    epsilon_decay: int = 10_000
+    """Linear: length of the decay [env steps]."""
+    ladder_base: float = 0.4
+    """Ladder: epsilon of the most exploring environment [0-1]."""
+    ladder_alpha: float = 7.0
+    """Ladder: environment i of N uses base^(1 + alpha i/(N-1))."""
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    capacity: int = 100_000
+    """Transitions kept over all ranks [transitions]."""
+    batch_size: int = 128
+    """Transitions per update over all ranks [transitions]."""
+    learning_starts: int = 1_000
+    """Env steps before the first update [env steps]."""
+    update_every: float = 10.0
+    """Env steps per update; the replay ratio is batch_size / update_every [env steps]."""
+    n_step: int = 1
+    """Horizon of the n-step return [steps]."""
+    gamma: float = 0.99
+    """Discount per step [0-1]."""
+    device: Literal["auto", "cpu"] = "auto"
+    """Where the ring lies: on the rank's device, or in (pinned) host memory."""
+
+
+@dataclass(frozen=True)
+class NetConfig:
+    torso: Literal["auto", "mlp", "nature", "minatar"] = "auto"
+    """Body of the Q-network. `auto` picks by observation shape: vectors mlp, 10x10 images minatar, larger nature."""
+    hidden: tuple[int, ...] = (120, 84)
+    """Widths of the hidden fully connected layers [units]."""
+    dueling: bool = False
+    """Value and advantage streams (Wang et al. 2016)."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    double: bool = False
+    """Double Q-learning targets (van Hasselt et al. 2016)."""
+    kind: Literal["huber", "mse"] = "mse"
+    """Regression loss on the TD error; both are halved squares near zero."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    kind: Literal["adam", "rmsprop"] = "adam"
+    """Adam, or RMSprop in the centred form of Mnih et al. 2015."""
+    lr: float = 2.5e-4
+    """Learning rate at the start."""
+    lr_end: float | None = None
+    """Learning rate at the last env step, annealed linearly. None: constant."""
+    eps: float = 1e-8
+    """Adam, RMSprop: epsilon of the denominator."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Adam: decay of the moment estimates [0-1)."""
+    rms_decay: float = 0.95
+    """RMSprop: decay of both moment estimates [0-1)."""
+    rms_momentum: float = 0.0
+    """RMSprop: momentum [0-1)."""
+    max_grad_norm: float = math.inf
+    """Clip the global gradient norm, after the exchange, to this. inf: no clipping."""
+
+
+@dataclass(frozen=True)
+class TargetConfig:
+    every: int = 500
+    """Env steps between refreshes of the target network [env steps]."""
+    tau: float = 1.0
+    """Share of the new weights at a refresh; 1: hard copy, less: Polyak averaging [0-1]."""
+
+
+@dataclass(frozen=True)
+class SyncConfig:
+    kind: Literal["flat", "ddp"] = "flat"
+    """How gradients meet: one all-reduce over a flat buffer, or DistributedDataParallel."""
+
+
+@dataclass(frozen=True)
+class ScaleConfig:
+    world: Literal["strong", "weak"] = "strong"
+    """`strong`: the same run on any number of ranks. `weak`: num_envs, batch_size, update_every, learning_starts and
+    replay capacity are per rank and multiply with the ranks."""
+    lr_rule: Literal["none", "sqrt", "linear"] = "sqrt"
+    """Weak: what the learning rate does when the batch grows by the number of ranks."""
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: CUDA with NCCL where every rank has a GPU, else CPU with gloo."""
+    threads: int = 0
+    """CPU threads per rank for torch [count]. 0: 1 for small networks, the rank's share of the cores for CNNs."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Precision of network and returns."""
+    timeout: float = 120.0
+    """A collective that takes longer ends the run [s]."""
+    poll_every: int = 256
+    """Env steps between the ranks' agreement on stop requests and bad numbers [env steps]."""
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    dir: str = "runs"
+    """Folder that holds run folders."""
+    name: str = ""
+    """Name of the run folder. Empty: preset, environment, seed and time."""
+    every: int = 1_000
+    """Env steps between rows of metrics.jsonl [env steps]."""
+    tensorboard: bool = True
+    """Write TensorBoard events, where tensorboard is installed."""
+    wandb: bool = False
+    """Log to Weights & Biases, where wandb is installed; offline unless logged in."""
+    wandb_project: str = "lockstep"
+    """Project name on Weights & Biases."""
+    plot: bool = True
+    """Draw the learning curve into the run folder at the end, where matplotlib is installed."""
+    video: bool = False
+    """Record a GIF of the trained agent into the run folder at the end."""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    every: int = 50_000
+    """Env steps between checkpoints; one is always written at the end. 0: only at the end [env steps]."""
+    keep: int = 2
+    """Checkpoints kept, the newest ones [count]."""
+    replay: bool = True
+    """Store the replay memory as well; without it a resumed run refills it first."""
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    every: int = 0
+    """Env steps between evaluations. 0: only at the end [env steps]."""
+    episodes: int = 100
+    """Episodes per evaluation over all ranks; 0: none [count]."""
+    num_envs: int = 10
+    """Environments that play them, over all ranks [count]."""
+    epsilon: float = 0.0
+    """Exploration in evaluation [0-1]."""
+
+
+@dataclass(frozen=True)
+class Config:
+    preset: str = "cartpole"
+    """Name of the preset this run derives from."""
+    seed: int = 1
+    """Every random stream is keyed by (seed, purpose, shard)."""
+    shards: int | None = None
+    """Units of ownership: each has its own environments, replay lanes and random streams. The same run on any number
+    of ranks that divides it. None: the ranks of the first launch."""
+    total_env_steps: int = 100_000
+    """Length of the run [env steps]."""
+    env: EnvConfig = field(default_factory=EnvConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    net: NetConfig = field(default_factory=NetConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    target: TargetConfig = field(default_factory=TargetConfig)
+    sync: SyncConfig = field(default_factory=SyncConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
