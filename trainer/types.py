@@ -133,6 +133,9 @@ class Replay(Stateful, Protocol):
 
     def reprioritize(self, index: Tensor, priority: Tensor) -> None: ...
 
+    def wait_until(self, step: int) -> None:
+        """Yield no batches before `step`, while an empty memory fills."""
+
     def cut(self) -> None:
         """Close every running episode as truncated, because its environment is about to begin a new one."""
 
@@ -146,6 +149,8 @@ class Sync(Stateful, Protocol):
         """Start from rank 0's weights everywhere; return the module that losses must call. A collective."""
 
     def zero_grad(self) -> None: ...
+
+    def set_lr(self, lr: float) -> None: ...
 
     def step(self, max_norm: float) -> Tensor:
         """Exchange gradients, clip, step the optimizer; return the global gradient norm before the clip, []."""

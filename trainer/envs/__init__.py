@@ -1,0 +1,18 @@
+"""Vector environments behind one send/recv face: Gymnasium, ALE, MinAtar and toys. Knows no ranks and no config."""
+
+from trainer.envs.base import Backend, EnvSpec
+from trainer.envs.make import env_spec, make_backend
+from trainer.envs.sharded import ShardedEnvs
+from trainer.envs.single import EnvError
+from trainer.envs.toy import CATCH_OPTIMAL_RETURN, CHAIN_OPTIMAL_RETURN
+
+__all__ = [
+    "CATCH_OPTIMAL_RETURN",
+    "CHAIN_OPTIMAL_RETURN",
+    "Backend",
+    "EnvError",
+    "EnvSpec",
+    "ShardedEnvs",
+    "env_spec",
+    "make_backend",
+]

@@ -1,0 +1,111 @@
+"""A process killed at every place where a save touches the disk: the run can always go on."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from test_checkpoint_fakes import loaded_generation, save_generation, saved
+
+from trainer.checkpoint import latest
+from trainer.checkpoint.disk import Disk
+
+
+def nothing_stored(root: Path) -> None:
+    root.mkdir()
+
+
+def two_stored(root: Path) -> None:
+    saved(root, 1, 1)
+    saved(root, 2, 2)
+
+
+def set_aside(root: Path) -> None:
+    """What a crash between the two renames of a replacement leaves."""
+    two_stored(root)
+    saved(root, 3, 3)
+    shutil.copytree(root / "step-000000000003", root / ".tmp-step-000000000003")
+    (root / "step-000000000003").rename(root / ".old-step-000000000003-0")
+
+
+def set_aside_and_replaced(root: Path) -> None:
+    """What a crash right after the two renames of a replacement leaves, half-deleted trash as well."""
+    two_stored(root)
+    saved(root, 3, 3)
+    shutil.copytree(root / "step-000000000003", root / ".old-step-000000000003-0")
+    shutil.copytree(root / "step-000000000002", root / ".trash-step-000000000001-0")
+    (root / ".trash-step-000000000001-0" / "manifest.json").unlink()
+
+
+def count_points(root: Path, step: int) -> int:
+    counter = itertools.count()
+    saved(root, step, 9, disk=Disk(lambda action, path: next(counter) and None))
+    return next(counter)
+
+
+def save_and_die(root: Path, step: int, at: int) -> None:
+    """Save generation 9 in a child with two ranks that dies, as a whole, when it comes to action number `at`."""
+    child = os.fork()
+    if child == 0:
+        try:
+            counter, lock = itertools.count(), threading.Lock()
+
+            def point(action: str, path: Path) -> None:
+                with lock:
+                    if next(counter) == at:
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+            save_generation(root, step, 9, disk=Disk(point))
+        finally:
+            os._exit(42)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, "the child got past its end"
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("prepare", "step", "older"),
+    [
+        (nothing_stored, 1, None),
+        (two_stored, 3, 2),
+        (two_stored, 2, 2),
+        (set_aside, 3, 3),
+        (set_aside, 4, 3),
+        (set_aside_and_replaced, 3, 3),
+    ],
+)
+def test_killed_at_every_action(tmp_path: Path, prepare: Callable[[Path], None], step: int, older: int | None) -> None:
+    prepare(tmp_path / "origin")
+    shutil.copytree(tmp_path / "origin", tmp_path / "dry")
+    points = count_points(tmp_path / "dry", step)
+    assert points > 30
+    seen = []
+    for at in range(points):
+        root = tmp_path / "run"
+        shutil.copytree(tmp_path / "origin", root)
+        save_and_die(root, step, at)
+        warnings: list[str] = []
+        found = latest(root, warnings.append)
+        seen.append(None if found is None else loaded_generation(found.folder))
+        assert all("unfinished, its save was interrupted" in warning for warning in warnings), (at, warnings)
+        assert sorted(p.name for p in (tmp_path / "dry").iterdir()) == sorted(
+            p.name for p in after_the_next_save(root, step)
+        )
+        shutil.rmtree(root)
+    assert set(seen) == {older, 9}
+    assert seen == sorted(seen, key=lambda generation: generation == 9)  # old up to some action, new from there on
+
+
+def after_the_next_save(root: Path, step: int) -> list[Path]:
+    """Save as the restarted run would; return what lies there then."""
+    saved(root, step, 10)
+    found = latest(root, lambda warning: pytest.fail(warning))
+    assert found is not None
+    assert loaded_generation(found.folder) == 10
+    return list(root.iterdir())

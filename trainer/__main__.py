@@ -1,0 +1,71 @@
+"""`lockstep COMMAND ...`, or `python -m trainer ...` alone or under torchrun: parse, and hand over to the command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+USAGE = """usage: lockstep COMMAND ...
+
+  train PRESET [--section.field VALUE ...]   train; PRESET may be a config.json   (train PRESET --help: every field)
+  train --resume RUN                         continue a run
+  evaluate RUN [--episodes N] [--video]      play with a trained agent
+  export RUN --format F                      weights as safetensors, torchscript or onnx
+  presets [PRESET]                           list the presets, or show one
+  launch local [--ranks N] -- PRESET ...     the torchrun command line for this machine
+
+Without torchrun, `train` starts one rank per GPU of this machine by itself (--ranks N: that many processes)."""
+
+COMMANDS = ("train", "evaluate", "export", "presets", "launch")
+EXIT_BAD_INPUT = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; bad input is one line on stderr and status 2."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0 if arguments else EXIT_BAD_INPUT
+    name, rest = (arguments[0], arguments[1:]) if arguments[0] in COMMANDS else ("train", arguments)
+    try:
+        return _run(name, rest)
+    except ValueError as error:
+        return _refuse(error)
+
+
+def _run(name: str, rest: list[str]) -> int:
+    if name == "launch":
+        from launch.__main__ import main as launch
+
+        return launch(rest)
+    if name == "presets":
+        from trainer.commands.presets import command as presets
+
+        return presets(rest)
+    if name == "evaluate":
+        from trainer.commands.evaluate import command as evaluate
+
+        return evaluate(rest)
+    if name == "export":
+        from trainer.commands.export import command as export
+
+        return export(rest)
+    from trainer.cli import parse_train
+
+    request = parse_train(rest)  # before torch is imported: a typo is answered at once
+    from trainer.commands.train import command as train
+
+    return train(request, rest)
+
+
+def _refuse(error: ValueError) -> int:
+    """Print one line, once for all ranks."""
+    from trainer.runtime.launched import Launch
+
+    if Launch.read().rank == 0:
+        print(f"lockstep: {' '.join(str(error).split())}", file=sys.stderr)
+    return EXIT_BAD_INPUT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Everything that a checkpoint does to the file system, as the few durable actions that it takes.
+
+Every action passes `point` first: a test that raises or kills there has been at every place where a machine can stop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.checkpoint.manifest import FileRecord
+
+
+def _pass(action: str, path: Path) -> None:
+    """Let an action happen."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """The durable actions; each raises OSError as the system does."""
+
+    point: Callable[[str, Path], None] = _pass
+
+    def make(self, folder: Path) -> None:
+        """Make a folder, and durably the ones above it."""
+        if folder.is_dir():
+            return
+        self.make(folder.parent)
+        self.point("mkdir", folder)
+        folder.mkdir(exist_ok=True)
+        self.sync(folder.parent)
+
+    def write(self, path: Path, chunks: Iterable[bytes | memoryview]) -> FileRecord:
+        """Write a new file through to the device; return its size and hash, taken from the bytes on their way."""
+        digest, size = hashlib.sha256(), 0
+        self.point("create", path)
+        with path.open("xb") as file:
+            for chunk in chunks:
+                self.point("write", path)
+                file.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+            self.point("fsync", path)
+            file.flush()
+            os.fsync(file.fileno())
+        return FileRecord(size, digest.hexdigest())
+
+    def sync(self, folder: Path) -> None:
+        """Make the entries of a folder durable."""
+        self.point("sync", folder)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a folder another name in the same parent, in one step."""
+        self.point("rename", source)
+        source.rename(target)
+
+    def remove(self, folder: Path) -> None:
+        """Delete a folder and all that is in it; a link is deleted, not what it leads to."""
+        if not folder.is_symlink():
+            for path in sorted(folder.rglob("*"), reverse=True):
+                self._remove_one(path)
+        self._remove_one(folder)
+
+    def _remove_one(self, path: Path) -> None:
+        self.point("remove", path)
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink()

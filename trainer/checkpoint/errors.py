@@ -1,0 +1,16 @@
+"""What goes wrong with checkpoints, always said in one line."""
+
+from __future__ import annotations
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written, chosen or read."""
+
+
+class DamagedError(CheckpointError):
+    """One stored checkpoint is unfinished or is not what was written; an older one may do."""
+
+
+def one_line(error: BaseException) -> str:
+    """Name an exception and its message in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,0 +1,184 @@
+"""The command line of training: PRESET and --section.field VALUE become a Config. Never imports torch.
+
+tyro reads types, defaults and help texts off the dataclasses; what is added here is that a mistake is answered in one
+line that names the field, the value and the remedy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+import tyro
+
+from trainer.config import Config
+from trainer.presets import PRESETS
+
+USAGE = "lockstep train PRESET [--section.field VALUE ...] [--resume RUN] [--ranks N]"
+
+MAY_CHANGE = ("total_env_steps", "log.", "checkpoint.", "eval.", "sync.", "runtime.device", "runtime.threads")
+MAY_CHANGE_TOO = ("runtime.timeout", "runtime.poll_every", "env.threads")
+"""Fields (or sections) that a resumed run may change: they do not alter what was computed so far."""
+
+
+class Request(NamedTuple):
+    """What the user asked `lockstep train` for."""
+
+    config: Config
+    resume: Path | None
+    ranks: int | None
+
+
+def parse_train(argv: Sequence[str]) -> Request:
+    """Turn the arguments behind `train` into a request; ValueError, in one line, where that cannot be done."""
+    rest = list(argv)
+    resume = _take(rest, "--resume")
+    ranks = _take(rest, "--ranks")
+    if ranks is not None and not (ranks.isdigit() and int(ranks) > 0):
+        raise ValueError(f"--ranks {ranks}: not a positive number; give the number of processes, e.g. --ranks 2")
+    preset = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    wants_help = any(argument in ("-h", "--help") for argument in rest)
+    if resume is not None:
+        base = read_config(Path(resume) / "config.json", f"--resume {resume}")
+        if preset is not None and preset != base.preset:
+            raise ValueError(f"preset {preset}: the run in {resume} is {base.preset!r}; leave the preset away")
+    elif preset is None:
+        if not wants_help:
+            raise ValueError(f"no preset given: use one of {', '.join(PRESETS)} ({USAGE})")
+        base = Config()
+    else:
+        base = find_preset(preset)
+    _check_names(rest)
+    config = _overlay(base, rest, preset or base.preset)
+    if resume is not None:
+        _check_changes(base, config)
+    return Request(config, None if resume is None else Path(resume), None if ranks is None else int(ranks))
+
+
+def find_preset(name: str) -> Config:
+    """Return a preset by name, or the config in a JSON file that a run left behind."""
+    if name.endswith(".json"):
+        return read_config(Path(name), f"preset {name}")
+    if name not in PRESETS:
+        raise ValueError(f"preset {name}: unknown; {_nearest(name, PRESETS)}")
+    return PRESETS[name]()
+
+
+def read_config(path: Path, asked: str) -> Config:
+    """Read a config that `Config.to_dict` wrote; ValueError in one line, beginning with what the user `asked` for."""
+    if not path.is_file():
+        raise ValueError(f"{asked}: no config.json found there; name a run folder, as printed when the run began")
+    try:
+        return _from_dict(Config, json.loads(path.read_text()))
+    except (json.JSONDecodeError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{asked}: its config.json cannot be read ({error}); restore it, or start a new run") from None
+
+
+def changes(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
+    """Return the dotted fields in which two configs differ, with both values."""
+    old, new = _flatten(before.to_dict()), _flatten(after.to_dict())
+    return {name: (old[name], new[name]) for name in old if old[name] != new[name]}
+
+
+def _overlay(base: Config, arguments: list[str], prog: str) -> Config:
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                Config,
+                prog=f"lockstep train {prog}",
+                description=f"{USAGE}. The defaults shown are those of {base.preset!r}.",
+                default=base,
+                args=arguments,
+                use_underscores=True,
+                config=(tyro.conf.FlagConversionOff,),
+            )
+    except SystemExit as stop:
+        if stop.code == 0:  # --help, which went to stdout
+            raise
+        raise ValueError(_one_line(said.getvalue())) from None
+
+
+def _check_names(arguments: list[str]) -> None:
+    """Refuse unknown fields before tyro does: its answer is a box, and does not know sections."""
+    known = [*_flatten(Config().to_dict()), "resume", "ranks", "help"]
+    for argument in arguments:
+        if argument.startswith("--"):
+            name = argument[2:].split("=")[0].replace("-", "_")
+            if name not in known or name == "preset":
+                raise ValueError(f"--{name}: no such field; {_nearest(name, known, '--')}")
+
+
+def _check_changes(before: Config, after: Config) -> None:
+    for name, (old, new) in changes(before, after).items():
+        if not name.startswith((*MAY_CHANGE, *MAY_CHANGE_TOO)):
+            may = ", ".join(field.removesuffix(".") for field in (*MAY_CHANGE, *MAY_CHANGE_TOO))
+            raise ValueError(f"--{name} {new}: the run to resume has {old}; only these may change: {may}")
+
+
+def _take(arguments: list[str], flag: str) -> str | None:
+    """Remove `flag VALUE` or `flag=VALUE` from the arguments and return the value."""
+    for i, argument in enumerate(arguments):
+        if argument == flag:
+            if i + 1 == len(arguments):
+                raise ValueError(f"{flag}: a value is missing; {USAGE}")
+            _, value = arguments.pop(i), arguments.pop(i)
+            return value
+        if argument.startswith(flag + "="):
+            return arguments.pop(i).split("=", 1)[1]
+    return None
+
+
+def _nearest(name: str, known: Any, prefix: str = "") -> str:
+    tail = {k.rsplit(".", 1)[-1]: k for k in known}
+    near = difflib.get_close_matches(name, known, 3, 0.6) or [
+        tail[k] for k in difflib.get_close_matches(name.rsplit(".", 1)[-1], tail, 3, 0.6)
+    ]
+    if near:
+        return f"did you mean {' or '.join(prefix + n for n in near)}?"
+    return "see --help for all of them" if prefix else f"use one of {', '.join(known)}"
+
+
+def _one_line(box: str) -> str:
+    """Return the message inside tyro's box."""
+    lines = [re.sub(r"[│╭╮╰╯]", "", line).strip() for line in box.splitlines()]
+    body = []
+    for line in lines[1:]:
+        if not line or line.startswith("─"):
+            break
+        body.append(line)
+    text = " ".join(body)
+    return f"{text.rstrip('.')}; see `lockstep train PRESET --help`" if text else box.strip()
+
+
+def _flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = tuple(value) if isinstance(value, list) else value
+    return flat
+
+
+def _from_dict(cls: Any, values: dict[str, Any]) -> Any:
+    """Rebuild nested dataclasses; a field that this version does not know is refused, a missing one has its default."""
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    unknown = set(values) - set(fields)
+    if unknown:
+        raise ValueError(f"unknown field {sorted(unknown)[0]!r}: written by another version of lockstep?")
+    hints = get_type_hints(cls)
+    built = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(hints[name]):
+            built[name] = _from_dict(hints[name], value)
+        else:
+            built[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**built)

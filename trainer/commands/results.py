@@ -1,0 +1,49 @@
+"""What a finished run leaves behind for people: results.json, the learning curve, a picture of the trained agent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trainer.commands.train import write_json
+from trainer.config import Config
+
+
+def leave_results(stated: Config, run_dir: Path, results: dict[str, Any]) -> None:
+    """Write the results of a finished run into its folder and tell where it is."""
+    write_json(run_dir / "results.json", results)
+    rate = results["env_steps_per_second"]
+    print(f"trained {results['env_steps']:,} env steps in {results['seconds']:.1f} s ({rate:,.0f} env steps/s)")
+    if "evaluation" in results:
+        e = results["evaluation"]
+        print(
+            f"greedy evaluation, {e['episodes']} episodes: mean {e['mean']:.2f}, median {e['median']:.2f}, "
+            f"IQM {e['iqm']:.2f} [{e['ci_low']:.2f}, {e['ci_high']:.2f}]"
+        )
+    if stated.log.plot:
+        _try("learning curve", lambda: _plot(stated, run_dir))
+    if stated.log.video:
+        _try("video", lambda: _video(stated, run_dir))
+    print(f"run folder: {run_dir}")
+
+
+def _plot(stated: Config, run_dir: Path) -> Path:
+    from trainer.log.plot import learning_curve
+
+    path = run_dir / "learning_curve.png"
+    learning_curve([run_dir], path, title=f"{stated.env.id}, seed {stated.seed}")
+    return path
+
+
+def _video(stated: Config, run_dir: Path) -> Path:
+    from trainer.commands.evaluate import record
+
+    return record(run_dir, run_dir / "agent.gif")
+
+
+def _try(what: str, make: Any) -> None:
+    """Pictures are extra: a missing package or screen must not turn a finished run into a failed one."""
+    try:
+        print(f"{what}: {make()}")
+    except Exception as error:
+        print(f"no {what}: {error}")

@@ -1,0 +1,189 @@
+"""`lockstep train`: check everything, bring the ranks up, train, evaluate, leave the results in the run folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+from trainer import checkpoint
+from trainer.build import build_run, check_memory, inspect_env
+from trainer.cli import Request
+from trainer.config import Config, ConfigError
+from trainer.envs import EnvSpec
+from trainer.layout import Layout, scaled
+from trainer.run import AgreedFailure, Run
+from trainer.runtime.failure import EXIT_FAILED
+from trainer.runtime.launched import Launch
+from trainer.runtime.ranks import Ranks, choose_device, process_group
+from trainer.runtime.spawn import spawn
+from trainer.train import train
+from trainer.validate import validate
+
+
+def command(request: Request, arguments: Sequence[str]) -> int:
+    """Run `lockstep train` as this rank, or start the ranks of this machine and wait for them."""
+    launch = Launch.read()
+    if not launch.by_torchrun:
+        wanted = request.ranks or (torch.cuda.device_count() if request.config.runtime.device != "cpu" else 1)
+        if wanted > 1:
+            stated, layout, spec = _check(request, replace(launch, world_size=wanted, local_world_size=wanted))
+            _check_folder(stated, request.resume)
+            return spawn(wanted, "trainer", ["train", *arguments])
+    elif request.ranks not in (None, launch.world_size):
+        raise ValueError(f"--ranks {request.ranks}: torchrun started {launch.world_size}; leave --ranks away")
+    return _as_rank(request, launch)
+
+
+def _check(request: Request, launch: Launch) -> tuple[Config, Layout, EnvSpec]:
+    """Return the stated config, this rank's layout and the environment; ConfigError or ValueError if it cannot work."""
+    stated = request.config
+    if stated.shards is None:
+        stated = replace(stated, shards=launch.world_size)
+    assert stated.shards is not None
+    if stated.shards < 1:
+        raise ConfigError("shards", stated.shards, "out of range", "use 1 or more")
+    config = scaled(stated, stated.shards)
+    validate(config, launch.world_size)
+    device = choose_device(config.runtime.device, launch)
+    spec = inspect_env(config)
+    layout = Layout(config, stated.shards, launch.world_size, launch.rank)
+    check_memory(config, layout, spec, device, launch)
+    return stated, layout, spec
+
+
+def _check_folder(stated: Config, resume: Path | None) -> None:
+    folder = Path(stated.log.dir) / stated.log.name
+    if resume is None and stated.log.name and (folder / "config.json").exists():
+        problem = f"{folder} already holds a run"
+        raise ConfigError("log.name", stated.log.name, problem, f"continue it with --resume {folder}, or rename")
+    parent = next(p for p in (folder, *folder.parents) if p.exists())
+    if not os.access(parent, os.W_OK) or not parent.is_dir():
+        raise ConfigError("log.dir", stated.log.dir, f"cannot write to {parent}", "choose another folder")
+
+
+def _as_rank(request: Request, launch: Launch) -> int:
+    stated, layout, spec = _check(request, launch)
+    found: checkpoint.Manifest | None = None
+    if launch.rank == 0:
+        _check_folder(stated, request.resume)
+        if request.resume is not None:
+            found = checkpoint.latest(request.resume / "checkpoints", warn=_tell)
+            if found is None:
+                raise ValueError(f"--resume {request.resume}: it holds no checkpoint; start a new run")
+    device = choose_device(stated.runtime.device, launch)
+    with process_group(device, launch, stated.runtime.timeout) as ranks:
+        try:
+            run_dir, found = ranks.gather((request.resume or _folder(stated), found))[0]
+            score = _train(stated, layout, spec, ranks, launch, run_dir, found)
+        except BaseException as error:  # KeyboardInterrupt included: the peers must end as well
+            return _fail(error, ranks)
+    if ranks.rank == 0 and score is not None:
+        from trainer.commands.results import leave_results
+
+        leave_results(stated, run_dir, score)
+    return 0
+
+
+def _train(
+    stated: Config,
+    layout: Layout,
+    spec: EnvSpec,
+    ranks: Ranks,
+    launch: Launch,
+    run_dir: Path,
+    found: checkpoint.Manifest | None,
+) -> dict[str, Any] | None:
+    """Train to the end and evaluate; return the results, or None if a signal ended the run before."""
+    run = build_run(layout.config, layout, spec, ranks, run_dir, launch)
+    say = run.logger.message
+    say(check_memory(layout.config, layout, spec, ranks.device, launch))
+    say(f"{layout.world_size} rank(s) on {ranks.device.type}, {layout.shards} shard(s); run folder: {run_dir}")
+    if found is not None:
+        loaded = checkpoint.load(found, layout.owned)
+        run.load(loaded.replicated, loaded.shards)
+        say(f"resumed at {layout.env_steps(run.step):,} env steps from {found.folder}")
+    if ranks.rank == 0:
+        write_json(run_dir / "config.json", stated.to_dict())
+    began, began_at = time.monotonic(), run.step
+    try:
+        _status(run, run_dir, "running")
+        train(run)
+        seconds = time.monotonic() - began
+        if run.step < layout.num_steps:
+            _status(run, run_dir, "stopped")
+            say(f"{run.stopped_by}: saved at {layout.env_steps(run.step):,} env steps")
+            say(f"resume with: lockstep train --resume {run_dir}")
+            return None
+        results: dict[str, Any] = {
+            "env_steps": layout.env_steps(run.step),
+            "updates": run.learner.updates,
+            "seconds": seconds,
+            "env_steps_per_second": layout.env_steps(run.step - began_at) / max(seconds, 1e-9),
+            "ranks": layout.world_size,
+        }
+        if layout.config.eval.episodes:
+            results["evaluation"] = run.evaluate()._asdict()
+        _status(run, run_dir, "finished")
+        return results
+    finally:
+        run.logger.close()
+        run.envs.close()
+
+
+def _status(run: Run, run_dir: Path, state: str) -> None:
+    """Leave a marker that tells a saved run from a failed one, whatever the launcher's exit status says."""
+    if run.peers.rank == 0:
+        env_steps = run.layout.env_steps(run.step)
+        status = {"state": state, "env_steps": env_steps, "total_env_steps": run.config.total_env_steps}
+        write_json(run_dir / "status.json", status | {"signal": run.stopped_by})
+
+
+def _fail(error: BaseException, ranks: Ranks) -> int:
+    """Tell the first cause, make the peers end, and leave without waiting for any of them."""
+    told = f"{type(error).__name__}: {error}" if not isinstance(error, AgreedFailure) else str(error)
+    cause = told.splitlines()[0]
+    first = ranks.watch.report(cause)
+    mine = first == f"rank {ranks.rank}: {cause}"
+    if isinstance(error, AgreedFailure):
+        if ranks.rank == 0:
+            _tell(cause)
+    elif mine:
+        traceback.print_exception(error)
+        _tell(f"rank {ranks.rank} failed: {cause}")
+    else:
+        _tell(f"rank {ranks.rank} stops, because of {first}")
+    if mine and isinstance(error, Exception):
+        get_error_handler().record_exception(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_FAILED)  # a peer may sit in a collective that will never end: no goodbye
+
+
+def _folder(stated: Config) -> Path:
+    name = stated.log.name
+    if not name:
+        env = stated.env.id.replace("/", "-").replace(":", "-")
+        name = f"{stated.preset}-{env}-s{stated.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return Path(stated.log.dir) / name
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON by rename, so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".tmp")
+    part.write_text(json.dumps(value, indent=1) + "\n")
+    part.replace(path)
+
+
+def _tell(text: str) -> None:
+    print(f"lockstep: {text}", file=sys.stderr, flush=True)

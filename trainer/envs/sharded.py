@@ -1,0 +1,141 @@
+"""The environments of all shards of one rank behind one send/recv face, with the statistics of their episodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainer.envs.base import Backend, StackPad
+from trainer.types import Episode, State, Timestep
+
+
+class EpisodeStatistics:
+    """Running return and length of each environment of one shard.
+
+    A reset row is no step; a lost life ends no episode.
+    """
+
+    def __init__(self, num_envs: int, first_env: int) -> None:
+        self._first_env = first_env
+        self._ret = np.zeros(num_envs, dtype=np.float64)
+        self._length = np.zeros(num_envs, dtype=np.int64)
+        self._finished: list[Episode] = []
+
+    def begin(self) -> None:
+        """Forget the running episodes: all environments were reset."""
+        self._ret[:], self._length[:] = 0.0, 0
+
+    def step(self, timestep: Timestep) -> None:
+        self._ret += timestep.reward.numpy()
+        self._length += ~timestep.reset.numpy()
+        done = (timestep.terminated | timestep.truncated).numpy()
+        if done.any():
+            for i in np.flatnonzero(done).tolist():
+                self._finished.append(Episode(self._first_env + i, float(self._ret[i]), int(self._length[i])))
+            self._ret[done], self._length[done] = 0.0, 0
+
+    def drain(self) -> list[Episode]:
+        finished, self._finished = self._finished, []
+        return finished
+
+    def state_dict(self) -> State:
+        return {
+            "ret": torch.from_numpy(self._ret.copy()),
+            "length": torch.from_numpy(self._length.copy()),
+            "finished": [list(episode) for episode in self._finished],
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self._ret = state["ret"].numpy().copy()
+        self._length = state["length"].numpy().copy()
+        self._finished = [Episode(*episode) for episode in state["finished"]]
+
+
+class ShardedEnvs:
+    """`types.Envs` over one backend per owned shard, in the order of the shard numbers.
+
+    first_env is the global index of each shard's first environment. Observations arrive on `device`; statistics are
+    kept on the CPU. The state has the shard numbers as its keys. A shard whose backend cannot save its state loads the
+    finished episodes only, and is to be `reset`.
+    """
+
+    def __init__(self, backends: dict[int, Backend], device: torch.device, first_env: dict[int, int]) -> None:
+        self._shards = sorted(backends)
+        self._backends = [backends[shard] for shard in self._shards]
+        self._statistics = [EpisodeStatistics(backends[shard].num_envs, first_env[shard]) for shard in self._shards]
+        self._device = device
+        first = self._backends[0]
+        self.num_envs = sum(backend.num_envs for backend in self._backends)
+        self.num_actions, self.obs_shape, self.obs_dtype = first.num_actions, first.obs_shape, first.obs_dtype
+        self.stack: int = first.stack
+        self.stack_pad: StackPad = first.stack_pad
+        self.saves_state = all(backend.saves_state for backend in self._backends)
+        for backend in self._backends:
+            assert (backend.obs_shape, backend.num_actions) == (self.obs_shape, self.num_actions)
+
+    def reset(self) -> Timestep:
+        for statistics in self._statistics:
+            statistics.begin()
+        return self._join([backend.reset() for backend in self._backends])
+
+    def send(self, action: Tensor) -> None:
+        action = action.cpu()  # waits for the device: the environments need the numbers
+        sizes = [backend.num_envs for backend in self._backends]
+        for backend, part in zip(self._backends, torch.split(action, sizes), strict=True):
+            backend.send(part)
+
+    def recv(self) -> Timestep:
+        timesteps = [backend.recv() for backend in self._backends]
+        for statistics, timestep in zip(self._statistics, timesteps, strict=True):
+            statistics.step(timestep)
+        return self._join(timesteps)
+
+    def _join(self, timesteps: list[Timestep]) -> Timestep:
+        """Concatenate and move to the device; final_obs stays the same tensor as obs where it was in every shard."""
+        same = all(timestep.final_obs is timestep.obs for timestep in timesteps)
+        fields: dict[str, Tensor] = {}
+        for name, *parts in zip(Timestep._fields, *timesteps, strict=True):
+            if name == "final_obs" and same:
+                fields[name] = fields["obs"]
+            else:
+                fields[name] = self._move(parts[0] if len(parts) == 1 else torch.cat(parts))
+        return Timestep(**fields)
+
+    def _move(self, tensor: Tensor) -> Tensor:
+        if self._device.type == "cpu":
+            return tensor
+        # torch's pinned allocator keeps the buffer until the copy is over.
+        return tensor.pin_memory().to(self._device, non_blocking=True)
+
+    def episodes(self) -> list[Episode]:
+        return [episode for statistics in self._statistics for episode in statistics.drain()]
+
+    def state_dict(self) -> State:
+        return {
+            str(shard): {
+                "backend": backend.state_dict() if backend.saves_state else None,
+                "episodes": statistics.state_dict(),
+            }
+            for shard, backend, statistics in zip(self._shards, self._backends, self._statistics, strict=True)
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        for shard, backend, statistics in zip(self._shards, self._backends, self._statistics, strict=True):
+            mine: dict[str, Any] = state[str(shard)]
+            statistics.load_state_dict(mine["episodes"])
+            if backend.saves_state and mine["backend"] is not None:
+                backend.load_state_dict(mine["backend"])
+            else:
+                statistics.begin()
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """Return the picture of the first shard's env 0, if its backend draws one."""
+        return self._backends[0].render()
+
+    def close(self) -> None:
+        for backend in self._backends:
+            backend.close()

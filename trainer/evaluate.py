@@ -1,0 +1,75 @@
+"""Playing whole episodes, and the numbers that describe them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from trainer.types import Envs, Episode, Policy
+
+
+class Score(NamedTuple):
+    """Returns of evaluation episodes; the interval is a 95% percentile bootstrap of the IQM."""
+
+    episodes: int
+    mean: float
+    std: float
+    median: float
+    iqm: float
+    ci_low: float
+    ci_high: float
+    length: float
+
+
+def play(envs: Envs, policy: Policy, quota: dict[int, int], epsilon: float) -> list[Episode]:
+    """Play until every environment (by global index) finished its quota of episodes; return those.
+
+    A fixed number per environment: taking whichever end first would favour short episodes.
+    """
+    left = dict(quota)
+    played: list[Episode] = []
+    envs.episodes()
+    timestep = envs.reset()
+    while any(left.values()):
+        envs.send(policy.act(timestep, epsilon).action)
+        timestep = envs.recv()
+        for episode in envs.episodes():
+            if left[episode.env] > 0:
+                left[episode.env] -= 1
+                played.append(episode)
+    return played
+
+
+def quotas(episodes: int, num_envs: int) -> dict[int, int]:
+    """Return how many of `episodes` each of `num_envs` environments plays."""
+    return {env: episodes // num_envs + (env < episodes % num_envs) for env in range(num_envs)}
+
+
+def interquartile_mean(values: Sequence[float]) -> float:
+    """Return the mean of the middle half, quarters cut fractionally (Agarwal et al. 2021)."""
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    count = len(ordered)
+    position = np.arange(count)
+    # how much of each value, an interval of width 1, lies in [count/4, 3 count/4]
+    weight = np.clip(np.minimum(position + 1, 0.75 * count) - np.maximum(position, 0.25 * count), 0, 1)
+    return float((ordered * weight).sum() / weight.sum())
+
+
+def score(played: Sequence[Episode], *, resamples: int = 2_000) -> Score:
+    """Summarise episodes; the bootstrap is seeded, so the same episodes give the same interval."""
+    returns = np.asarray(sorted(e.ret for e in played), dtype=np.float64)
+    rng = np.random.default_rng(0)
+    draws = returns[rng.integers(0, len(returns), (resamples, len(returns)))]
+    low, high = np.percentile([interquartile_mean(draw) for draw in draws], [2.5, 97.5])
+    return Score(
+        episodes=len(returns),
+        mean=float(returns.mean()),
+        std=float(returns.std()),
+        median=float(np.median(returns)),
+        iqm=interquartile_mean(returns.tolist()),
+        ci_low=float(low),
+        ci_high=float(high),
+        length=float(np.mean([e.length for e in played])),
+    )

@@ -1,0 +1,107 @@
+"""Who owns what: the per-rank share of everything that a config states for all ranks together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from trainer.config import Config
+from trainer.schedules import ladder, linear, multiples
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One rank's view of a run. `config` is global (and scaled, see `scaled`); the rest is derived, never stored."""
+
+    config: Config
+    shards: int
+    world_size: int
+    rank: int
+
+    @property
+    def owned(self) -> range:
+        """The shards of this rank."""
+        return range(self.rank * self.shards_per_rank, (self.rank + 1) * self.shards_per_rank)
+
+    @property
+    def shards_per_rank(self) -> int:
+        return self.shards // self.world_size
+
+    @property
+    def envs_per_shard(self) -> int:
+        return self.config.env.num_envs // self.shards
+
+    @property
+    def envs_per_rank(self) -> int:
+        return self.envs_per_shard * self.shards_per_rank
+
+    @property
+    def batch_per_rank(self) -> int:
+        return self.config.replay.batch_size // self.world_size
+
+    @property
+    def eval_envs_per_shard(self) -> int:
+        return math.ceil(self.config.eval.num_envs / self.shards)
+
+    @property
+    def num_steps(self) -> int:
+        return math.ceil(self.config.total_env_steps / self.config.env.num_envs)
+
+    def rows_per_lane(self, stack: int) -> int:
+        """Rows that hold replay.capacity transitions, plus those that windows and stacks need besides."""
+        replay = self.config.replay
+        return math.ceil(replay.capacity / self.config.env.num_envs) + replay.n_step + stack + 4
+
+    def env_steps(self, step: int) -> int:
+        return step * self.config.env.num_envs
+
+    def due(self, step: int, every: float) -> bool:
+        """Whether a multiple of `every` env steps lies in this step."""
+        return multiples(step, self.config.env.num_envs, every) > 0
+
+    def updates(self, step: int) -> int:
+        """How many gradient steps belong to this step."""
+        replay = self.config.replay
+        return multiples(step, self.config.env.num_envs, replay.update_every, start=replay.learning_starts)
+
+    def epsilon(self, step: int) -> float:
+        policy = self.config.policy
+        at = self.env_steps(step - 1)
+        return linear(
+            at, policy.epsilon_start, policy.epsilon_end, wait=policy.epsilon_wait, length=policy.epsilon_decay
+        )
+
+    def ladder(self) -> list[float] | None:
+        """The fixed epsilons of this rank's environments, where the ladder is chosen."""
+        policy, first = self.config.policy, self.rank * self.envs_per_rank
+        if policy.exploration == "linear":
+            return None
+        envs = range(first, first + self.envs_per_rank)
+        return [ladder(env, self.config.env.num_envs, policy.ladder_base, policy.ladder_alpha) for env in envs]
+
+    def lr(self, step: int) -> float:
+        optim = self.config.optim
+        if optim.lr_end is None:
+            return optim.lr
+        at = self.env_steps(step - 1)
+        return linear(at, optim.lr, optim.lr_end, wait=0, length=self.config.total_env_steps)
+
+
+def scaled(config: Config, shards: int) -> Config:
+    """Return the run that `config` means on `shards` shards: itself, or under weak scaling its multiple."""
+    if config.scale.world == "strong":
+        return config
+    grow = {"none": 1.0, "sqrt": math.sqrt(shards), "linear": float(shards)}[config.scale.lr_rule]
+    replay, optim = config.replay, config.optim
+    return replace(
+        config,
+        env=replace(config.env, num_envs=config.env.num_envs * shards),
+        replay=replace(
+            replay,
+            capacity=replay.capacity * shards,
+            batch_size=replay.batch_size * shards,
+            learning_starts=replay.learning_starts * shards,
+            update_every=replay.update_every * shards,
+        ),
+        optim=replace(optim, lr=optim.lr * grow, lr_end=None if optim.lr_end is None else optim.lr_end * grow),
+    )

@@ -1,0 +1,65 @@
+"""One gradient step: the only place where per-sample losses are weighted and averaged."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from trainer.types import Batch, Loss, State, Sync, UpdateOut
+
+
+class Learner:
+    """Turns batches into updates of the online network.
+
+    net: what losses call (as `Sync.prepare` returned it); target_net: the raw target network, no gradients.
+    Metrics stay on the device until `drain`: the update itself never waits for it.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        target_net: nn.Module,
+        loss: Loss,
+        sync: Sync,
+        *,
+        max_grad_norm: float,
+    ) -> None:
+        self.net, self.target_net, self.loss, self.sync = net, target_net, loss, sync
+        self.max_grad_norm = max_grad_norm
+        self.updates = 0
+        self._recent: list[tuple[Tensor, ...]] = []  # what `drain` has not read yet, one entry an update
+        self._names: tuple[str, ...] = ()
+
+    def update(self, batch: Batch, lr: float) -> UpdateOut:
+        """Step the online network once on `batch`, with learning rate `lr`. A collective."""
+        out = self.loss(self.net, self.target_net, batch)
+        loss = out.loss.mean()
+        self.sync.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.sync.set_lr(lr)
+        grad_norm = self.sync.step(self.max_grad_norm)
+        self.updates += 1
+        self._names = ("td_loss", "grad_norm", *out.metrics)
+        self._recent.append((loss.detach(), grad_norm, *(m.mean() for m in out.metrics.values())))
+        return UpdateOut(priority=out.priority)
+
+    def drain(self) -> dict[str, list[float]]:
+        """Read the metrics of the updates since the last drain; waits for the device."""
+        if not self._recent:
+            return {}
+        columns = torch.stack([torch.stack(row) for row in self._recent]).T.tolist()
+        self._recent = []
+        return dict(zip(self._names, columns, strict=True))
+
+    def state_dict(self) -> State:
+        return {"updates": self.updates}
+
+    def load_state_dict(self, state: State) -> None:
+        self.updates = state["updates"]
+
+
+def first_bad(values: list[float]) -> int | None:
+    """Return the position of the first non-finite value."""
+    return next((i for i, value in enumerate(values) if not math.isfinite(value)), None)

@@ -1,0 +1,34 @@
+"""The losses of DQN (Mnih et al. 2015) and Double DQN (van Hasselt et al. 2016). Pure maths, one number per sample."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.types import Batch, LossOut
+
+
+def dqn(net: nn.Module, target_net: nn.Module, batch: Batch, *, double: bool, kind: Literal["huber", "mse"]) -> LossOut:
+    """Regress Q(s, a) on the n-step target ret + discount * max_a' Q_target(s', a').
+
+    With `double` the online network picks a' and the target network values it (van Hasselt et al. 2016, eq. 4).
+    Both losses are delta^2 / 2 for |delta| <= 1; `huber` is linear beyond.
+    """
+    with torch.no_grad():
+        target = batch.ret + batch.discount * bootstrap(net, target_net, batch.next_obs, double=double)
+    q: Tensor = net(batch.obs).q.gather(1, batch.action[:, None]).squeeze(1)
+    delta = target - q
+    loss = F.huber_loss(q, target, reduction="none") if kind == "huber" else 0.5 * delta.square()
+    return LossOut(loss=loss, priority=delta.detach().abs(), metrics={"q_values": q.detach()})
+
+
+def bootstrap(net: nn.Module, target_net: nn.Module, next_obs: Tensor, *, double: bool) -> Tensor:
+    """Return the value of the next observations, [B]."""
+    q: Tensor = target_net(next_obs).q
+    if not double:
+        return q.amax(1)
+    best = net(next_obs).q.argmax(1, keepdim=True)
+    return q.gather(1, best).squeeze(1)

@@ -1,0 +1,153 @@
+"""The storage of one rank: a time-major ring of rows, [T, N], each lane written at its own pace.
+
+An episode of L transitions takes L + 1 consecutive rows of its lane: L rows that start a transition and one final row
+that holds only the last observation. So the successor of the transition in row r always lies in row r + 1, whether the
+episode went on, terminated or was truncated, in every autoreset mode, and no observation is stored twice.
+
+Which transitions may be sampled is exact and never searched for: each lane numbers its transitions 0, 1, 2, ...,
+`slots` says in which row number k lies, and numbers [tail, mature) are alive: their rows are not overwritten and their
+n-step window is complete. Every operation is a tensor operation without a host read.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from trainer.types import State
+
+START, TERMINAL, STOP = 1, 2, 4
+"""Flag bits of a row: it starts a transition; that transition must not bootstrap; no window may reach beyond it."""
+
+_FIELDS = ("frames", "action", "reward", "flags", "age", "slots")
+_LANES = ("written", "head", "mature", "tail", "age_now")
+
+
+class Ring:
+    """Rows of (frame, action, reward, flags, age in the episode) for N lanes.
+
+    rows: rows per lane, T; lanes: N; frame_shape and frame_dtype: what one row keeps of an observation;
+    horizon: n of the n-step return; stack: how many frames an observation is made of (a transition dies before the
+    oldest of them is overwritten).
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        lanes: int,
+        frame_shape: tuple[int, ...],
+        frame_dtype: torch.dtype,
+        *,
+        horizon: int,
+        stack: int,
+        device: torch.device,
+        pin: bool = False,
+    ) -> None:
+        assert rows > horizon + stack + 3, "a ring too small for one window: config should have refused it"
+        self.rows, self.lanes, self.horizon, self.stack, self.device = rows, lanes, horizon, stack, device
+
+        def field(dtype: torch.dtype, *shape: int) -> Tensor:
+            return torch.zeros(rows * lanes, *shape, dtype=dtype, device=device, pin_memory=pin)
+
+        self.frames = field(frame_dtype, *frame_shape)  # [T*N, *frame]
+        self.action = field(torch.int32)  # [T*N]
+        self.reward = field(torch.float32)
+        self.flags = field(torch.uint8)
+        self.age = field(torch.int32)
+        self.slots = field(torch.int32)  # row of transition k of a lane at [k % T, lane]
+        self.lane = torch.arange(lanes, device=device)
+        zeros = torch.zeros(lanes, dtype=torch.int64, device=device)
+        self.written = zeros.clone()  # [N] rows finished; the next one is written % T
+        self.head, self.mature, self.tail = zeros.clone(), zeros.clone(), zeros.clone()
+        self.age_now = zeros.clone()  # [N] steps since the running episode began
+
+    @staticmethod
+    def row_bytes(frame_shape: tuple[int, ...], frame_dtype: torch.dtype) -> int:
+        """Return the memory of one row [bytes]."""
+        return math.prod(frame_shape) * frame_dtype.itemsize + 4 + 4 + 1 + 4 + 4
+
+    def add(
+        self,
+        frame: Tensor,
+        action: Tensor,
+        reward: Tensor,
+        *,
+        terminal: Tensor,
+        done: Tensor,
+        life_lost: Tensor,
+        reset: Tensor,
+        next_frame: Tensor,
+    ) -> None:
+        """Write one transition per lane and, behind it, its successor, which the next one overwrites unless `done`.
+
+        Lanes with `reset` set write nothing that survives: their cursor stays.
+        frame, next_frame: [N, *frame]; action: [N]; reward: [N]; the rest: [N] bool.
+        """
+        happened = ~reset
+        stop = done | life_lost
+        here = self._at(self.written)
+        behind = self._at(self.written + 1)
+        flags = START + TERMINAL * terminal.to(torch.uint8) + STOP * stop.to(torch.uint8)
+        self.frames.index_copy_(0, here, frame)
+        self.frames.index_copy_(0, behind, next_frame)
+        self.action.index_copy_(0, here, action.to(torch.int32))
+        self.reward.index_copy_(0, here, reward)
+        self.flags.index_copy_(0, here, flags.to(torch.uint8))
+        self.flags.index_fill_(0, behind, 0)
+        if self.stack > 1:
+            age = self.age_now.to(torch.int32)
+            self.age.index_copy_(0, here, age)
+            self.age.index_copy_(0, behind, age + 1)
+            self.age_now = torch.where(done | reset, 0, self.age_now + 1)
+        self.slots.index_copy_(0, self._at(self.head), (self.written % self.rows).to(torch.int32))
+        self.head += happened
+        self.mature = torch.where(stop, self.head, torch.maximum(self.mature, self.head - (self.horizon - 1)))
+        self._advance(happened.to(torch.int64) + (happened & done))
+
+    def cut(self) -> None:
+        """Close every running episode: its last transition becomes the end of a truncated episode."""
+        last = self._at(self.head - 1)
+        row = self.slots[last].long() * self.lanes + self.lane
+        running = (self.head > 0) & (self.flags[row] & STOP == 0)
+        self.flags[row] = torch.where(running, self.flags[row] | STOP, self.flags[row])
+        self.mature = torch.where(running, self.head, self.mature)
+        self.age_now = torch.zeros_like(self.age_now)
+        self._advance(running.to(torch.int64))
+
+    def _advance(self, by: Tensor) -> None:
+        """Move the cursors by 0, 1 or 2 rows and forget the transitions whose rows the next `add` may overwrite."""
+        for ahead in (0, 1):
+            row = self._at(self.written + self.stack + 1 + ahead)
+            self.tail += (self.flags[row] & START).long() * (by > ahead)
+        self.written = self.written + by
+
+    def _at(self, count: Tensor) -> Tensor:
+        """Return the flat index of row number `count` of each lane, [N]."""
+        return count % self.rows * self.lanes + self.lane
+
+    def shift(self, index: Tensor, by: Tensor | int) -> Tensor:
+        """Return the flat index `by` rows later in the same lane (earlier, where negative)."""
+        return (index + by * self.lanes) % (self.rows * self.lanes)
+
+    def locate(self, number: Tensor, lane: Tensor) -> Tensor:
+        """Return the flat index of transition `number` of `lane`."""
+        return self.slots[number % self.rows * self.lanes + lane].long() * self.lanes + lane
+
+    def state_dict(self, lanes: slice) -> State:
+        """Return the rows written so far of some lanes."""
+        used = min(self.rows, int(self.written.max()) + 2)
+        state: State = {name: getattr(self, name)[lanes] for name in _LANES}
+        for name in _FIELDS:
+            field: Tensor = getattr(self, name)
+            state[name] = field.view(self.rows, self.lanes, *field.shape[1:])[:used, lanes]
+        return state
+
+    def load_state_dict(self, lanes: slice, state: State) -> None:
+        for name in _LANES:
+            getattr(self, name)[lanes] = state[name].to(self.device)
+        for name in _FIELDS:
+            field: Tensor = getattr(self, name)
+            saved: Tensor = state[name]
+            field.view(self.rows, self.lanes, *field.shape[1:])[: len(saved), lanes] = saved.to(self.device)

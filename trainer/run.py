@@ -1,0 +1,229 @@
+"""A run: the parts that `build` made, where they stand, and what happens besides learning.
+
+Every method that talks to the other ranks says so; all of them are entered by all ranks at the same step, because the
+step alone decides (`Layout.due`), or a value that was reduced over the ranks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from trainer.config import Config
+from trainer.evaluate import Score
+from trainer.layout import Layout
+from trainer.learner import Learner, first_bad
+from trainer.types import Envs, Episode, Logger, Policy, Replay, State, Stateful, Sync, Timestep
+
+WINDOW = 100
+"""Episodes over which the reported return is averaged."""
+
+
+class AgreedFailure(RuntimeError):
+    """A failure that every rank found in the same exchange, with the same words: one of them may tell it."""
+
+
+class Peers(Protocol):
+    """What a run needs of the process group."""
+
+    rank: int
+
+    def gather(self, value: Any) -> list[Any]: ...
+
+    def any(self, *flags: bool) -> list[bool]: ...
+
+
+class Clock(Protocol):
+    """Where the wall time goes."""
+
+    def __call__(self, name: str) -> Any: ...
+
+    def drain(self) -> tuple[float, dict[str, float]]: ...
+
+
+class StopFlag(Protocol):
+    """A request to stop, by signal."""
+
+    signal: str | None
+
+
+@dataclass
+class Run:
+    """The parts of one rank's run, and its position."""
+
+    config: Config  # scaled: what the run does
+    layout: Layout
+    peers: Peers
+    envs: Envs
+    policy: Policy
+    replay: Replay
+    learner: Learner
+    sync: Sync
+    weights: dict[str, Stateful]  # networks, equal on every rank
+    logger: Logger
+    spans: Clock
+    stop: StopFlag
+    evaluator: Callable[[], Score]  # a collective
+    write: Callable[[int, State, dict[int, State]], None]  # a checkpoint; a collective
+    timestep: Timestep
+    step: int = 0
+    stopped_by: str | None = None
+    score: Score | None = None  # of the last evaluation
+    _returns: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    _metrics: dict[str, list[float]] = field(default_factory=dict)
+    _logged_step: int = 0
+
+    def advance(self, step: int, timestep: Timestep) -> Timestep:
+        """Note where the run stands."""
+        self.step, self.timestep = step, timestep
+        return timestep
+
+    def poll(self) -> bool:
+        """Agree on whether to stop. A collective. Raises AgreedFailure if any rank has bad numbers or has drifted."""
+        fresh = self.learner.drain()
+        for name, values in fresh.items():
+            self._metrics.setdefault(name, []).extend(values)
+        bad_loss = first_bad(fresh.get("td_loss", []))
+        bad_norm = first_bad(fresh.get("grad_norm", []))
+        drifted = int(self.sync.diverged())
+        stop, bad, drift = self.peers.any(
+            self.stop.signal is not None, bad_loss is not None or bad_norm is not None, drifted > 0
+        )
+        if bad:
+            self._blame_numbers(bad_loss, bad_norm, len(fresh.get("td_loss", [])))
+        if drift:
+            raise AgreedFailure(f"replicas differ at step {self.step}: {self.sync.blame()}")
+        if stop:
+            signals = [signal for signal in self.peers.gather(self.stop.signal) if signal]
+            self.stopped_by = signals[0]
+        return stop
+
+    def _blame_numbers(self, bad_loss: int | None, bad_norm: int | None, drained: int) -> None:
+        """Raise, naming the rank whose own loss was first not finite. A collective."""
+        late = drained + 1
+        votes = self.peers.gather((late if bad_loss is None else bad_loss, late if bad_norm is None else bad_norm))
+        first_loss, rank = min((loss, rank) for rank, (loss, _) in enumerate(votes))
+        first_norm = min(norm for _, norm in votes)
+        update = self.learner.updates - drained + 1 + min(first_loss, first_norm)
+        what = f"loss on rank {rank}" if first_loss <= first_norm else "gradient norm"
+        raise AgreedFailure(
+            f"non-finite {what} at update {update}: lower --optim.lr, clip with --optim.max_grad_norm, "
+            f"or check the rewards of {self.config.env.id}"
+        )
+
+    def log(self) -> None:
+        """Write a row of the metrics that `poll` read, and redraw the live line. A collective."""
+        seconds, shares = self.spans.drain()
+        losses = {name: sum(values) / len(values) for name, values in self._metrics.items() if values}
+        self._metrics = {}
+        votes = self.peers.gather((self.envs.episodes(), losses))
+        episodes: list[Episode] = [episode for played, _ in votes for episode in played]
+        self._returns.extend(episode.ret for episode in episodes)
+        steps = self.step - self._logged_step
+        self._logged_step = self.step
+        sps = self.layout.env_steps(steps) / seconds
+        row = {
+            "charts/SPS": sps,
+            "charts/epsilon": self.layout.epsilon(self.step),
+            "charts/learning_rate": self.layout.lr(self.step),
+            "charts/updates": float(self.learner.updates),
+        }
+        if episodes:
+            row["charts/episodic_return"] = sum(e.ret for e in episodes) / len(episodes)
+            row["charts/episodic_length"] = sum(e.length for e in episodes) / len(episodes)
+        for name in losses:
+            row[f"losses/{name}"] = sum(means[name] for _, means in votes) / len(votes)
+        row |= {f"time/share_{name}": share for name, share in shares.items()}
+        env_steps = self.layout.env_steps(self.step)
+        self.logger.metrics(env_steps, row)
+        left = self.layout.env_steps(self.layout.num_steps - self.step)
+        known = {f"share_{name}": share for name, share in shares.items()}
+        if self._returns:
+            known["return"] = sum(self._returns) / len(self._returns)
+        if "losses/td_loss" in row:
+            known["loss"] = row["losses/td_loss"]
+        known |= {"env_steps": env_steps, "sps": sps, "epsilon": row["charts/epsilon"], "eta_s": left / sps}
+        self.logger.progress(known)
+
+    def evaluate(self) -> Score:
+        """Play evaluation episodes and log their score. A collective."""
+        with self.spans("eval"):
+            self.score = self.evaluator()
+        score = self.score
+        self.logger.metrics(
+            self.layout.env_steps(self.step),
+            {
+                "eval/return_mean": score.mean,
+                "eval/return_std": score.std,
+                "eval/return_median": score.median,
+                "eval/return_iqm": score.iqm,
+                "eval/return_ci_low": score.ci_low,
+                "eval/return_ci_high": score.ci_high,
+                "eval/length_mean": score.length,
+            },
+        )
+        return score
+
+    def save(self) -> None:
+        """Write a checkpoint of everything that has state. A collective."""
+        with self.spans("save"):
+            self.write(self.step, self.replicated_state(), self.sharded_state())
+
+    def replicated_state(self) -> State:
+        """Return what is equal on every rank (the logger's is rank 0's, which is the one that is stored)."""
+        return {
+            "step": self.step,
+            "returns": list(self._returns),
+            "learner": self.learner.state_dict(),
+            "sync": self.sync.state_dict(),
+            "logger": self.logger.state_dict(),
+            **{name: part.state_dict() for name, part in self.weights.items()},
+        }
+
+    def sharded_state(self) -> dict[int, State]:
+        """Return what each shard of this rank owns."""
+        parts = {"envs": self.envs.state_dict(), "policy": self.policy.state_dict()}
+        if self.config.checkpoint.replay:
+            parts["replay"] = self.replay.state_dict()
+        state: dict[int, State] = {}
+        for i, shard in enumerate(self.layout.owned):
+            state[shard] = {name: part[str(shard)] for name, part in parts.items()}
+            lanes = slice(i * self.layout.envs_per_shard, (i + 1) * self.layout.envs_per_shard)
+            state[shard]["timestep"] = {name: value[lanes] for name, value in self.timestep._asdict().items()}
+        return state
+
+    def load(self, replicated: State, shards: dict[int, State]) -> None:
+        """Continue where a checkpoint stands; environments that cannot say their state begin new episodes."""
+        self.step = self._logged_step = replicated["step"]
+        self._returns.extend(replicated["returns"])
+        self.learner.load_state_dict(replicated["learner"])
+        self.sync.load_state_dict(replicated["sync"])
+        self.logger.load_state_dict(replicated["logger"])
+        for name, part in self.weights.items():
+            part.load_state_dict(replicated[name])
+        owned = {str(shard): shards[shard] for shard in self.layout.owned}
+        self.policy.load_state_dict({shard: state["policy"] for shard, state in owned.items()})
+        self.envs.load_state_dict({shard: state["envs"] for shard, state in owned.items()})
+        stored = all("replay" in state for state in owned.values())
+        if stored:
+            self.replay.load_state_dict({shard: state["replay"] for shard, state in owned.items()})
+        else:
+            refill = -(-self.config.replay.learning_starts // self.config.env.num_envs)
+            self.replay.wait_until(self.step + refill + 1)
+            self.logger.message(f"the checkpoint holds no replay: {refill} steps refill it before learning goes on")
+        if self.envs.saves_state:
+            saved = [state["timestep"] for state in owned.values()]
+            device = self.timestep.obs.device
+            self.timestep = Timestep(*(_join([part[name] for part in saved], device) for name in Timestep._fields))
+        else:
+            self.replay.cut()
+            self.logger.message(f"{self.config.env.id} cannot save its state: its environments began new episodes")
+
+
+def _join(parts: list[Tensor], device: torch.device) -> Tensor:
+    return torch.cat(parts).to(device)

@@ -1,0 +1,60 @@
+"""How the failure of one rank ends all of them, with the first cause told by everyone.
+
+The first rank to fail writes its cause into the store that the launcher keeps. A thread on every rank looks there once a
+second: a rank that is blocked in a collective, which no exception can reach, leaves as soon as a cause appears.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from datetime import timedelta
+
+import torch.distributed as dist
+
+_POLL = 1.0  # s
+_GRACE = 2.0  # s in which a rank that noticed by itself may tell more than the thread would
+EXIT_FAILED = 1
+
+
+class FailureWatch:
+    """The first cause of failure, shared by all ranks through `store`; watches in a thread where there are peers."""
+
+    def __init__(self, store: dist.Store, rank: int, has_peers: bool) -> None:
+        self.store, self.rank, self.has_peers = store, rank, has_peers
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="failure-watch", daemon=True)
+
+    def __enter__(self) -> FailureWatch:
+        if self.has_peers:
+            # a client of its own: the main thread may sit in a blocking call on the other one
+            self._own = self.store.clone() if hasattr(self.store, "clone") else self.store
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+
+    def report(self, cause: str) -> str:
+        """Record `cause` unless a peer was first; return the first cause, with the rank it came from."""
+        mine = f"rank {self.rank}: {cause}"
+        try:
+            first: bytes = self.store.compare_set("failure", "", mine)
+        except Exception:  # the store lives in the launcher, which may be gone
+            return mine
+        return first.decode()
+
+    def _look(self) -> None:
+        while not self._stop.wait(_POLL):
+            try:
+                if not self._own.check(["failure"]):
+                    continue
+                self._own.wait(["failure"], timedelta(seconds=_POLL))
+                cause = self._own.get("failure").decode()
+            except Exception:
+                return  # no launcher, no store: the launcher's death ends the ranks by signal
+            if cause and not self._stop.wait(_GRACE):
+                if not cause.startswith(f"rank {self.rank}:"):
+                    print(f"lockstep: rank {self.rank} stops, because of {cause}", file=sys.stderr, flush=True)
+                os._exit(EXIT_FAILED)

@@ -1,0 +1,103 @@
+"""The process group: who this process is among its peers, and the small exchanges that control a run.
+
+Gradients travel in `sync/`; here travel flags and small objects,
+always over gloo, so that control traffic works while a GPU is busy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+
+from trainer.runtime.failure import FailureWatch
+from trainer.runtime.launched import Launch
+from trainer.runtime.orphan import die_with_parent
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This rank, its device and its peers."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    local_world_size: int
+    device: torch.device
+    watch: FailureWatch
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return every rank's small object, in the order of ranks. A collective."""
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def any(self, *flags: bool) -> list[bool]:
+        """Return for each flag whether it is set on any rank. A collective."""
+        votes = torch.tensor(flags, dtype=torch.uint8)
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+        return [bool(vote) for vote in votes.tolist()]
+
+
+def choose_device(wanted: Literal["auto", "cpu", "cuda"], launch: Launch) -> torch.device:
+    """Return the device of this rank: a GPU where wanted and there, the CPU otherwise.
+
+    A launcher that shows each rank only its own GPU leaves it as device 0. Raises ValueError where CUDA is demanded
+    and absent.
+    """
+    gpus = torch.cuda.device_count()
+    if wanted == "cuda" and gpus == 0:
+        raise ValueError("--runtime.device cuda: no CUDA device is visible; use --runtime.device cpu")
+    one_each = gpus >= launch.local_world_size or (gpus == 1 and launch.world_size > 1 and _shown_one())
+    if wanted == "cpu" or gpus == 0 or (wanted == "auto" and not one_each):
+        return torch.device("cpu")
+    return torch.device("cuda", launch.local_rank % gpus)
+
+
+def _shown_one() -> bool:
+    """Return whether the launcher restricts each process to one GPU (as SLURM's --gpus-per-task=1 does)."""
+    return "," not in os.environ.get("CUDA_VISIBLE_DEVICES", ",")
+
+
+def cores_per_rank(launch: Launch) -> int:
+    """Return this rank's share of the machine's cores, at least 1."""
+    return max(1, len(os.sched_getaffinity(0)) // launch.local_world_size)
+
+
+@contextmanager
+def process_group(device: torch.device, launch: Launch, timeout: float) -> Iterator[Ranks]:
+    """Bring the process group up, and down again; alone it is a group of one.
+
+    CUDA tensors travel by NCCL (by gloo where ranks share a GPU, which NCCL refuses), CPU tensors by gloo.
+    timeout: limit of a collective [s].
+    """
+    if launch.by_torchrun:
+        die_with_parent()
+        store, _, _ = next(iter(dist.rendezvous("env://", launch.rank, launch.world_size)))
+    else:
+        store = dist.HashStore()
+    shared_gpu = device.type == "cuda" and torch.cuda.device_count() < launch.local_world_size and not _shown_one()
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" and not shared_gpu else "gloo"
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    watch = FailureWatch(dist.PrefixStore("lockstep", store), launch.rank, launch.by_torchrun)
+    dist.init_process_group(
+        backend,
+        store=dist.PrefixStore("group", store),
+        rank=launch.rank,
+        world_size=launch.world_size,
+        timeout=timedelta(seconds=timeout),
+    )
+    ranks = Ranks(launch.rank, launch.local_rank, launch.world_size, launch.local_world_size, device, watch)
+    dist.all_reduce(torch.zeros(1, device=device))  # NCCL ignores the timeout of its first collective
+    try:
+        with watch:
+            yield ranks
+    finally:
+        dist.destroy_process_group()

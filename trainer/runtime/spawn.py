@@ -1,0 +1,55 @@
+"""Starting the ranks of this machine ourselves, through torchrun's own API, so that one command is enough."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from trainer.runtime.stop import SIGNALS
+
+
+def spawn(ranks: int, module: str, arguments: Sequence[str]) -> int:
+    """Run `python -m module arguments` as `ranks` processes; return 0, or the exit status of the first that failed.
+
+    Signals that ask a run to stop are handed to the ranks, which save and leave by themselves.
+    """
+    # without it restarted workers meet stale keys in the agent's store (pytorch issues 135712 and 167288)
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=ranks,
+        run_id="lockstep",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.1,
+    )
+    if any(f.name == "signals_to_handle" for f in dataclasses.fields(LaunchConfig)):
+        config.signals_to_handle = "SIGQUIT"  # else the agent would end the ranks, and itself with status 1
+    for sig in SIGNALS:
+        signal.signal(sig, _forward)
+    try:
+        elastic_launch(config, sys.executable)("-m", module, *arguments)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode == 2:  # bad input, which rank 0 has told
+            return 2
+        print(f"lockstep: rank {rank} failed first: {failure.message.splitlines()[-1]}", file=sys.stderr, flush=True)
+        return abs(failure.exitcode) or 1
+    return 0
+
+
+def _forward(number: int, _: FrameType | None) -> None:
+    for task in Path("/proc/self/task").iterdir():
+        for child in (task / "children").read_text().split():
+            os.kill(int(child), number)

@@ -1,0 +1,33 @@
+"""Everything that is a function of the step alone: annealing, periods and the number of updates.
+
+Pure integer and float arithmetic on replicated values, so every rank decides the same without talking.
+"""
+
+from __future__ import annotations
+
+import math
+
+
+def linear(at: int, start: float, end: float, *, wait: int, length: int) -> float:
+    """Return the value at `at` of a line from `start` to `end` over `length`, which begins after `wait`."""
+    done = min(max(at - wait, 0) / length, 1.0) if length > 0 else float(at >= wait)
+    return start + done * (end - start)
+
+
+def ladder(env: int, num_envs: int, base: float, alpha: float) -> float:
+    """Return the fixed epsilon of environment `env` of all environments (Horgan et al. 2018, section 4.1)."""
+    return float(base ** (1 + alpha * env / max(num_envs - 1, 1)))
+
+
+def multiples(step: int, num_envs: int, every: float, start: int = 0) -> int:
+    """Return how many multiples of `every`, counted in env steps from `start`, lie in step `step`.
+
+    One step is `num_envs` env steps; a period that the number of environments does not divide keeps its exact mean.
+    """
+    if every == 0:
+        return 0
+
+    def passed(env_steps: int) -> int:
+        return math.floor(max(env_steps - start, 0) / every)
+
+    return passed(step * num_envs) - passed((step - 1) * num_envs)
