@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,20 +19,25 @@ from trainer.layout import Layout
 from trainer.learner import Learner
 from trainer.log import make_logger
 from trainer.losses import dqn
-from trainer.nets import DuelingHead, QNetwork, ValueHead, VectorTorso, minatar, nature
+from trainer.nets import DuelingHead, ImageTorso, QNetwork, ValueHead, VectorTorso, minatar, nature
 from trainer.policy import EpsilonGreedy
 from trainer.replay import Frames, ReplayMemory, Ring, UniformSampler
 from trainer.run import Run
 from trainer.runtime import seeding
-from trainer.runtime.memory import free_bytes, human
 from trainer.runtime.launched import Launch
+from trainer.runtime.memory import free_bytes, human
 from trainer.runtime.ranks import Ranks, cores_per_rank
 from trainer.runtime.spans import Spans
 from trainer.runtime.stop import StopRequest
 from trainer.sync import AllReduce, FlatParameters
 from trainer.types import Envs, Episode, State
 
-_TORSOS = {"mlp": VectorTorso, "nature": nature, "minatar": minatar}
+_TORSOS: dict[str, Callable[[tuple[int, ...], Sequence[int]], VectorTorso | ImageTorso]] = {
+    "mlp": VectorTorso,
+    "nature": nature,
+    "minatar": minatar,
+}
+_HEADS: dict[bool, Callable[[int, int], ValueHead | DuelingHead]] = {False: ValueHead, True: DuelingHead}
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -147,7 +153,7 @@ def build_envs(
     return ShardedEnvs(backends, device, {shard: shard * count for shard in layout.owned})
 
 
-def _env_options(env: EnvConfig, evaluation: bool) -> dict[str, object]:
+def _env_options(env: EnvConfig, evaluation: bool) -> dict[str, Any]:
     return {
         "autoreset": env.autoreset,
         "kwargs": json.loads(env.kwargs),
@@ -180,7 +186,7 @@ def build_net(config: Config, spec: EnvSpec, device: torch.device) -> QNetwork:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeding.stream_seed(config.seed, "weights"))
         torso = _TORSOS[kind](spec.obs_shape, config.net.hidden)
-        head = (DuelingHead if config.net.dueling else ValueHead)(torso.features, spec.num_actions)
+        head = _HEADS[config.net.dueling](torso.features, spec.num_actions)
     return QNetwork(torso, head).to(device=device, dtype=_DTYPES[config.runtime.dtype])
 
 

@@ -91,7 +91,7 @@ def _overlay(base: Config, arguments: list[str], prog: str) -> Config:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(
+            config: Config = tyro.cli(
                 Config,
                 prog=f"lockstep train {prog}",
                 description=f"{USAGE}. The defaults shown are those of {base.preset!r}.",
@@ -100,6 +100,7 @@ def _overlay(base: Config, arguments: list[str], prog: str) -> Config:
                 use_underscores=True,
                 config=(tyro.conf.FlagConversionOff,),
             )
+            return config
     except SystemExit as stop:
         if stop.code == 0:  # --help, which went to stdout
             raise

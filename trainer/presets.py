@@ -133,7 +133,7 @@ def minatar(game: str = "Breakout") -> Config:
 
 
 def atari(game: str = "Breakout") -> Config:
-    """Atari DQN as in Dopamine's dqn.gin (Castro et al. 2018): sticky actions, game over ends an episode; 200M frames."""
+    """Atari DQN as in Dopamine's dqn.gin (Castro et al. 2018): sticky actions, no life loss; 200M frames."""
     return Config(
         preset="atari",
         total_env_steps=50_000_000,

@@ -24,14 +24,15 @@ WINDOW = 100
 """Episodes over which the reported return is averaged."""
 
 
-class AgreedFailure(RuntimeError):
+class AgreedError(RuntimeError):
     """A failure that every rank found in the same exchange, with the same words: one of them may tell it."""
 
 
 class Peers(Protocol):
     """What a run needs of the process group."""
 
-    rank: int
+    @property
+    def rank(self) -> int: ...
 
     def gather(self, value: Any) -> list[Any]: ...
 
@@ -84,7 +85,7 @@ class Run:
         return timestep
 
     def poll(self) -> bool:
-        """Agree on whether to stop. A collective. Raises AgreedFailure if any rank has bad numbers or has drifted."""
+        """Agree on whether to stop. A collective. Raises AgreedError if any rank has bad numbers or has drifted."""
         fresh = self.learner.drain()
         for name, values in fresh.items():
             self._metrics.setdefault(name, []).extend(values)
@@ -97,7 +98,7 @@ class Run:
         if bad:
             self._blame_numbers(bad_loss, bad_norm, len(fresh.get("td_loss", [])))
         if drift:
-            raise AgreedFailure(f"replicas differ at step {self.step}: {self.sync.blame()}")
+            raise AgreedError(f"replicas differ at step {self.step}: {self.sync.blame()}")
         if stop:
             signals = [signal for signal in self.peers.gather(self.stop.signal) if signal]
             self.stopped_by = signals[0]
@@ -111,7 +112,7 @@ class Run:
         first_norm = min(norm for _, norm in votes)
         update = self.learner.updates - drained + 1 + min(first_loss, first_norm)
         what = f"loss on rank {rank}" if first_loss <= first_norm else "gradient norm"
-        raise AgreedFailure(
+        raise AgreedError(
             f"non-finite {what} at update {update}: lower --optim.lr, clip with --optim.max_grad_norm, "
             f"or check the rewards of {self.config.env.id}"
         )

@@ -59,8 +59,13 @@ class Batch(NamedTuple):
     ret: Tensor  # [B] n-step return
     discount: Tensor  # [B] gamma^n, 0 where terminated: carries gamma, n and termination
     next_obs: Tensor  # [B, *]
-    index: Tensor  # [B] int64, which transitions these are (for `reprioritize`)
+    index: Tensor  # type: ignore[assignment]  # [B] int64, which transitions these are (for `reprioritize`)
     probability: Tensor | None = None  # [B] P(i); None: uniform
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return a batch of changed tensors."""
+        parts: Any = (field if field is None else change(field) for field in self)
+        return Batch(*parts)
 
 
 class QOut(NamedTuple):

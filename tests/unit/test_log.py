@@ -207,6 +207,8 @@ def test_live_line_fits_and_keeps_its_layout(width: int) -> None:
     assert all("\n" not in line.plain for line in lines)
     labels = [re.findall(r"return|eps|loss|env|other|eta", line.plain) for line in lines]
     assert labels[1:] == labels[:-1], "which parts are shown must depend on the width only"
+    columns = [[match.start() for match in re.finditer(r"return|eps|loss|env|eta", line.plain)] for line in lines]
+    assert columns[1:] == columns[:-1], "and so must where they stand"
 
 
 def test_live_line_drops_the_least_important_parts_first() -> None:

@@ -143,6 +143,15 @@ def test_gif_of_500_cartpole_sized_frames_is_small(tmp_path: Path) -> None:
     assert (tmp_path / "agent.gif").stat().st_size < 2_000_000
 
 
+def test_gif_frames_share_one_palette(tmp_path: Path) -> None:
+    colours = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    frames = [colours.copy() for _ in range(50)]
+    for i, frame in enumerate(frames):
+        frame[i % 8, i // 8] = 0
+    write_gif(frames, tmp_path / "agent.gif", fps=25, width=8)
+    assert (tmp_path / "agent.gif").stat().st_size < 50 * 3 * 64, "less than 50 palettes of 64 colours"
+
+
 def test_gif_thins_out_long_and_fast_episodes_in_real_time(tmp_path: Path) -> None:
     for count, fps, max_frames in ((100, 20, 30), (60, 100, 600)):
         path = tmp_path / f"{fps}.gif"

@@ -38,7 +38,8 @@ def _plot(stated: Config, run_dir: Path) -> Path:
 def _video(stated: Config, run_dir: Path) -> Path:
     from trainer.commands.evaluate import record
 
-    return record(run_dir, run_dir / "agent.gif")
+    path: Path = record(run_dir, run_dir / "agent.gif")
+    return path
 
 
 def _try(what: str, make: Any) -> None:

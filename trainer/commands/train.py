@@ -21,7 +21,7 @@ from trainer.cli import Request
 from trainer.config import Config, ConfigError
 from trainer.envs import EnvSpec
 from trainer.layout import Layout, scaled
-from trainer.run import AgreedFailure, Run
+from trainer.run import AgreedError, Run
 from trainer.runtime.failure import EXIT_FAILED
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import Ranks, choose_device, process_group
@@ -36,7 +36,7 @@ def command(request: Request, arguments: Sequence[str]) -> int:
     if not launch.by_torchrun:
         wanted = request.ranks or (torch.cuda.device_count() if request.config.runtime.device != "cpu" else 1)
         if wanted > 1:
-            stated, layout, spec = _check(request, replace(launch, world_size=wanted, local_world_size=wanted))
+            stated, _, _ = _check(request, replace(launch, world_size=wanted, local_world_size=wanted))
             _check_folder(stated, request.resume)
             return spawn(wanted, "trainer", ["train", *arguments])
     elif request.ranks not in (None, launch.world_size):
@@ -150,11 +150,11 @@ def _status(run: Run, run_dir: Path, state: str) -> None:
 
 def _fail(error: BaseException, ranks: Ranks) -> int:
     """Tell the first cause, make the peers end, and leave without waiting for any of them."""
-    told = f"{type(error).__name__}: {error}" if not isinstance(error, AgreedFailure) else str(error)
+    told = f"{type(error).__name__}: {error}" if not isinstance(error, AgreedError) else str(error)
     cause = told.splitlines()[0]
     first = ranks.watch.report(cause)
     mine = first == f"rank {ranks.rank}: {cause}"
-    if isinstance(error, AgreedFailure):
+    if isinstance(error, AgreedError):
         if ranks.rank == 0:
             _tell(cause)
     elif mine:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.envs.base import Autoreset, Flags, StackPad, choose_autoreset, opening, refuse_unknown, stepped, take_limit
+from trainer.envs.spaces import ObsCodec, discrete_actions
 from trainer.types import State, Timestep
 
 STICKY = 0.25
@@ -66,7 +67,7 @@ class AleBackend:
         from ale_py import AtariVectorEnv
 
         game = gym.spec(env_id).kwargs["game"]  # the ROM's name: that of ALE/SpaceInvaders-v5 is space_invaders
-        self._env: Any = AtariVectorEnv(
+        self._env = AtariVectorEnv(
             game,
             num_envs,
             num_threads=threads,
@@ -81,8 +82,8 @@ class AleBackend:
             **options,
         )
         self.num_envs = num_envs
-        self.num_actions = int(self._env.single_action_space.n)
-        self.obs_shape: tuple[int, ...] = self._env.single_observation_space.shape
+        self.num_actions, _ = discrete_actions(self._env.single_action_space, env_id)
+        self.obs_shape = ObsCodec(self._env.single_observation_space, env_id).shape
         self.stack = frame_stack
         self._same_step = mode == "same_step"
         self._life_loss = life_loss

@@ -76,8 +76,8 @@ class GymnasiumBackend:
     def recv(self) -> Timestep:
         assert self._action is not None, "recv without send"
         with workers.closed_on_error(self._env):
-            is_async = isinstance(self._env, AsyncVectorEnv)
-            out = self._env.step_wait() if is_async else self._env.step(self._action)
+            env = self._env
+            out = env.step_wait() if isinstance(env, AsyncVectorEnv) else env.step(self._action)
         self._action = None
         return self._normal.step(*out)
 

@@ -142,6 +142,7 @@ def _resolve(kind: str, env_id: str, num_envs: int) -> str:
         raise ValueError(f"{env_id} has no vector version of its own; use the sync or async backend")
     if kind != "auto":
         return kind
+    # Gymnasium's phys2d environments run on JAX, which is not worth a dependency for CartPole.
     is_jax = isinstance(native, str) and ".phys2d." in native
     return "native" if native is not None and not is_jax and num_envs > 1 else "sync"
 

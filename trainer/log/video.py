@@ -55,10 +55,13 @@ def write_gif(
     images = [Image.fromarray(frame).resize(size, resample) for frame in frames[::stride]]
     palette = _palette(images, colors)
     indexed = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    # Naming the palette once more is what keeps pillow from storing a copy with each frame.
+    table = bytes(palette.getpalette() or ())
     with whole_file(path) as draft:
         indexed[0].save(
-            draft, format="GIF", save_all=True, append_images=indexed[1:], duration=delay, loop=0, optimize=False
-        )
+            draft, format="GIF", save_all=True, append_images=indexed[1:], palette=table, duration=delay, loop=0,
+            optimize=False,
+        )  # fmt: skip
 
 
 def _palette(images: Sequence[Image.Image], colors: int) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ class WandbSink:
                 self._run = self._init(wandb, mode)
             except Exception as error:
                 reason = f"{mode}: {error!r}"
-                wandb.teardown()  # its service holds the run's id until it ends
+                with suppress(Exception):
+                    wandb.teardown()  # its service holds the run's id until it ends
             else:
                 if reason:
                     self._warn(f"Weights & Biases records {mode} under {self._run_dir / 'wandb'} ({reason}).")
@@ -84,9 +86,7 @@ class WandbSink:
             project=self._project,
             name=self._name,
             id=self._id,
-            resume="allow"
-            if mode == "online"
-            else None,  # offline there is nothing to ask; `wandb sync` goes by the id
+            resume="allow" if mode == "online" else None,  # offline nobody can be asked; `wandb sync` goes by the id
             dir=str(self._run_dir),
             config=dict(self._config),
             mode=mode,

@@ -2,6 +2,6 @@
 
 from trainer.nets.heads import DuelingHead, ValueHead
 from trainer.nets.qnet import QNetwork
-from trainer.nets.torsos import VectorTorso, minatar, nature
+from trainer.nets.torsos import ImageTorso, VectorTorso, minatar, nature
 
-__all__ = ["DuelingHead", "QNetwork", "ValueHead", "VectorTorso", "minatar", "nature"]
+__all__ = ["DuelingHead", "ImageTorso", "QNetwork", "ValueHead", "VectorTorso", "minatar", "nature"]

@@ -28,4 +28,4 @@ class QNetwork(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.torso.layers[0].weight.dtype  # type: ignore[union-attr, return-value]
+        return self.torso.dtype

@@ -29,6 +29,10 @@ class VectorTorso(nn.Module):
         x: Tensor = self.layers(obs.flatten(1))
         return x
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.layers.parameters()).dtype
+
 
 class ImageTorso(nn.Module):
     """Convolutions, then fully connected layers, on channels-first images, [B, C, H, W] -> [B, hidden[-1]]."""
@@ -44,6 +48,10 @@ class ImageTorso(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         x: Tensor = self.layers(self.convs(obs).flatten(1))
         return x
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.layers.parameters()).dtype
 
 
 def nature(obs_shape: tuple[int, ...], hidden: Sequence[int]) -> ImageTorso:

@@ -67,8 +67,9 @@ class ReplayMemory:
         if count == 1:
             yield everything
             return
-        fields = [f.split(self.batch_size) if f is not None else [None] * count for f in everything]
-        yield from (Batch(*parts) for parts in zip(*fields, strict=True))
+        for i in range(count):
+            first = i * self.batch_size
+            yield everything.map(lambda field, first=first: field[first : first + self.batch_size])  # type: ignore[misc]
 
     def fetch(self, index: Tensor) -> Batch:
         """Return the transitions at flat ring indices [K], folded, on the learner's device."""
@@ -87,7 +88,7 @@ class ReplayMemory:
         )
         if ring.device == self.device:
             return batch
-        return Batch(*(f if f is None else f.pin_memory().to(self.device, non_blocking=True) for f in batch))
+        return batch.map(lambda field: field.pin_memory().to(self.device, non_blocking=True))
 
     def reprioritize(self, index: Tensor, priority: Tensor) -> None:
         """Do nothing: uniform sampling has no priorities."""

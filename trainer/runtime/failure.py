@@ -1,7 +1,7 @@
 """How the failure of one rank ends all of them, with the first cause told by everyone.
 
-The first rank to fail writes its cause into the store that the launcher keeps. A thread on every rank looks there once a
-second: a rank that is blocked in a collective, which no exception can reach, leaves as soon as a cause appears.
+The first rank to fail writes its cause into the store that the launcher keeps. A thread on every rank looks there once
+a second: a rank that is blocked in a collective, which no exception can reach, leaves as soon as a cause appears.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import os
 import sys
 import threading
 from datetime import timedelta
-
-import torch.distributed as dist
+from typing import Any
 
 _POLL = 1.0  # s
 _GRACE = 2.0  # s in which a rank that noticed by itself may tell more than the thread would
@@ -21,7 +20,7 @@ EXIT_FAILED = 1
 class FailureWatch:
     """The first cause of failure, shared by all ranks through `store`; watches in a thread where there are peers."""
 
-    def __init__(self, store: dist.Store, rank: int, has_peers: bool) -> None:
+    def __init__(self, store: Any, rank: int, has_peers: bool) -> None:
         self.store, self.rank, self.has_peers = store, rank, has_peers
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look, name="failure-watch", daemon=True)

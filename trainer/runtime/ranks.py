@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
+from torch.distributed import HashStore, PrefixStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 
 from trainer.runtime.failure import FailureWatch
 from trainer.runtime.launched import Launch
@@ -79,17 +81,17 @@ def process_group(device: torch.device, launch: Launch, timeout: float) -> Itera
     """
     if launch.by_torchrun:
         die_with_parent()
-        store, _, _ = next(iter(dist.rendezvous("env://", launch.rank, launch.world_size)))
+        store, _, _ = next(iter(rendezvous("env://", launch.rank, launch.world_size)))
     else:
-        store = dist.HashStore()
+        store = HashStore()
     shared_gpu = device.type == "cuda" and torch.cuda.device_count() < launch.local_world_size and not _shown_one()
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" and not shared_gpu else "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    watch = FailureWatch(dist.PrefixStore("lockstep", store), launch.rank, launch.by_torchrun)
+    watch = FailureWatch(PrefixStore("lockstep", store), launch.rank, launch.by_torchrun)
     dist.init_process_group(
         backend,
-        store=dist.PrefixStore("group", store),
+        store=PrefixStore("group", store),
         rank=launch.rank,
         world_size=launch.world_size,
         timeout=timedelta(seconds=timeout),

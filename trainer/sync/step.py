@@ -27,7 +27,7 @@ class ClippedOptimizer:
     def step(self, max_norm: float) -> Tensor:
         """Scale the gradient to at most `max_norm`, step, and return the norm before the clip, []."""
         grad = self.flat.grad
-        norm = torch.linalg.vector_norm(grad)
+        norm: Tensor = torch.linalg.vector_norm(grad)
         if max_norm != math.inf:
             grad.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
         self.optimizer.step()

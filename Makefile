@@ -1,0 +1,38 @@
+# make train and make test are all a new checkout needs; both make .venv from the pinned constraints if it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# one rank per GPU with NCCL, or two ranks with gloo where there is none
+RANKS = $(shell $(BIN)/python -c "import torch; print(torch.cuda.device_count() or 2)")
+PRESET ?= cartpole
+ARGS ?=
+
+.PHONY: train test test-slow lint types clean
+
+train: $(READY)
+	OMP_NUM_THREADS=1 TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 \
+	$(BIN)/torchrun --standalone --nproc-per-node $(RANKS) -m trainer train $(PRESET) $(ARGS)
+
+test: lint types
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow --timeout 1800
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+# torch comes first and alone, so that a local or CPU build that satisfies the pin is taken
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) build *.egg-info

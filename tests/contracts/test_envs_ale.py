@@ -1,0 +1,146 @@
+"""ALE's vector env against the emulator itself, stepped frame by frame, with the preprocessing written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from envs_oracle import actions, check_form
+from numpy.typing import NDArray
+
+from trainer.envs import make_backend
+
+ale_py = pytest.importorskip("ale_py")
+SKIP, STACK = 4, 4
+SEEDS = [7, 2**33 + 8]
+
+
+def area(rows: int, out: int) -> NDArray[np.float64]:
+    """The matrix that averages `rows` pixels into `out`, by overlap."""
+    low = np.arange(out)[:, None] * rows / out
+    pixel = np.arange(rows)[None]
+    overlap = np.minimum(low + rows / out, pixel + 1) - np.maximum(low, pixel)
+    return np.clip(overlap, 0, None) * out / rows
+
+
+ROWS, COLUMNS = area(210, 84), area(160, 84)
+
+
+class Emulator:
+    """One game: 4 frames a step, maximum over the last two, area-averaged to 84x84, four of them stacked on zeros."""
+
+    def __init__(self, seed: int, sticky: float, max_frames: int) -> None:
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+        self.ale = ale_py.ALEInterface()
+        self.ale.setInt("random_seed", seed % 2**31)
+        self.ale.setInt("frame_skip", 1)
+        self.ale.setFloat("repeat_action_probability", sticky)
+        self.ale.loadROM(ale_py.roms.get_rom_path("breakout"))
+        self.legal = self.ale.getMinimalActionSet()
+        self.max_frames = max_frames
+        self.frames: list[NDArray[np.float64]] = []
+
+    def reset(self) -> NDArray[np.float64]:
+        self.ale.reset_game()
+        self.frames = [np.zeros((84, 84))] * (STACK - 1) + [self.small(self.ale.getScreenGrayscale())]
+        return np.stack(self.frames)
+
+    @staticmethod
+    def small(screen: NDArray[np.uint8]) -> NDArray[np.float64]:
+        return np.asarray(ROWS @ screen.astype(np.float64) @ COLUMNS.T)
+
+    def step(self, action: int) -> dict[str, Any]:
+        lives = self.ale.lives()
+        reward, screens = 0.0, []
+        while len(screens) < SKIP and not self.ale.game_over():
+            reward += self.ale.act(self.legal[action])
+            screens.append(self.ale.getScreenGrayscale())
+        self.frames = [*self.frames[1:], self.small(np.max(screens[-2:], axis=0))]
+        over = self.ale.game_over()
+        truncated = not over and self.ale.getEpisodeFrameNumber() >= self.max_frames
+        return {
+            "obs": np.stack(self.frames),
+            "reward": reward,
+            "terminated": over,
+            "truncated": truncated,
+            "life_lost": self.ale.lives() < lives and not over and not truncated,
+            # Where a game ends within a step's frames, ALE's last picture is an older one: nobody bootstraps from it.
+            "cut": len(screens) < SKIP,
+        }
+
+
+@pytest.mark.parametrize("life_loss", [True, False])
+@pytest.mark.parametrize("autoreset", ["same_step", "next_step"])
+def test_transitions(autoreset: str, life_loss: bool) -> None:
+    sticky, limit = 0.25, 150
+    backend = make_backend(
+        "auto",
+        "ALE/Breakout-v5",
+        2,
+        SEEDS,
+        autoreset=autoreset,
+        life_loss=life_loss,
+        threads=2,
+        sticky=sticky,
+        kwargs={"max_episode_steps": limit},
+    )
+    assert (backend.stack, backend.stack_pad, backend.saves_state) == (4, "zero", False)
+    games = [Emulator(seed, sticky, limit * SKIP) for seed in SEEDS]
+    timestep = backend.reset()
+    for i, game in enumerate(games):
+        assert_frames(timestep.obs[i], game.reset())
+    ended = [False, False]
+    seen = {"terminated": 0, "truncated": 0, "life_lost": 0, "reset": 0, "reward": 0}
+    for action in actions(backend, 700, seed=1):
+        before = timestep.obs.clone()
+        backend.send(action)
+        following = backend.recv()
+        check_form(backend, following)
+        assert torch.equal(before, timestep.obs)
+        for i, game in enumerate(games):
+            row = {name: getattr(following, name)[i].item() for name in seen}
+            for name, value in row.items():
+                seen[name] += bool(value)
+            if autoreset == "next_step" and ended[i]:
+                assert row == {"terminated": False, "truncated": False, "life_lost": False, "reset": True, "reward": 0}
+                assert_frames(following.obs[i], game.reset())
+                ended[i] = False
+                continue
+            said = game.step(int(action[i]))
+            assert row["reset"] is False
+            assert row["reward"] == said["reward"]
+            assert (row["terminated"], row["truncated"]) == (said["terminated"], said["truncated"])
+            assert row["life_lost"] == (said["life_lost"] and life_loss)
+            if not said["cut"]:
+                assert_frames(following.final_obs[i], said["obs"])
+            ended[i] = said["terminated"] or said["truncated"]
+            if autoreset == "same_step" and ended[i]:
+                assert_frames(following.obs[i], game.reset())
+        timestep = following
+    assert seen["terminated"]
+    assert seen["truncated"]
+    assert seen["reward"]
+    assert bool(seen["life_lost"]) == life_loss
+    backend.close()
+
+
+def assert_frames(obs: torch.Tensor, expected: NDArray[np.float64]) -> None:
+    assert np.abs(obs.numpy() - expected).max() <= 1.0  # rounding
+
+
+@pytest.mark.parametrize(("noop_max", "fire_reset"), [(0, False), (0, True), (20, False), (20, True)])
+def test_an_episode_begins_with_one_frame(noop_max: int, fire_reset: bool) -> None:
+    """Frame-deduplicated replay rebuilds stacks on this."""
+    backend = make_backend("ale", "ALE/Breakout-v5", 2, [1, 2], noop_max=noop_max, fire_reset=fire_reset, threads=1)
+    timestep = backend.reset()
+    for _ in range(2):
+        assert not timestep.obs[:, :-1].any()
+        assert timestep.obs[:, -1].any()
+        timestep = backend.reset()
+
+
+def test_action_sets() -> None:
+    for full, count in ((False, 4), (True, 18)):
+        assert make_backend("ale", "ALE/Breakout-v5", 1, [0], full_action_space=full).num_actions == count
