@@ -59,6 +59,7 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
     """Make every part of this rank's run and join them. A collective: the weights of rank 0 go to all."""
     device, dtype = ranks.device, _DTYPES[config.runtime.dtype]
     torch.set_num_threads(threads(config, spec, launch))
+    torch.set_flush_denormal(True)  # moments of dead units decay through denormals, which a CPU handles slowly
     envs = build_envs(config, layout, spec, device)
     net = build_net(config, spec, device)
     target_net = build_net(config, spec, device).requires_grad_(False)

@@ -76,9 +76,10 @@ def read_config(path: Path, asked: str) -> Config:
     if not path.is_file():
         raise ValueError(f"{asked}: no config.json found there; name a run folder, as printed when the run began")
     try:
-        return _from_dict(Config, json.loads(path.read_text()))
+        config: Config = _from_dict(Config, json.loads(path.read_text()))
     except (json.JSONDecodeError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{asked}: its config.json cannot be read ({error}); restore it, or start a new run") from None
+    return config
 
 
 def changes(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:

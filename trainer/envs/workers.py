@@ -9,6 +9,7 @@ import contextlib
 import multiprocessing
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import connection
 from typing import Any
 
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
@@ -46,12 +47,15 @@ def closed_on_error(env: VectorEnv[Any, Any, Any]) -> Iterator[None]:
     except Exception as error:
         if not isinstance(env, AsyncVectorEnv) or env.closed:
             raise
+        lost_one = isinstance(error, EOFError | OSError)
+        if lost_one:  # its pipe closes a moment before it has ended
+            connection.wait([process.sentinel for process in env.processes], timeout=1.0)
         dead = [i for i, process in enumerate(env.processes) if not process.is_alive()]
         for process in env.processes:
             process.kill()
             process.join()
         env.closed = True
-        if isinstance(error, EOFError | OSError):
+        if lost_one:
             codes = {i: env.processes[i].exitcode for i in dead}
             raise EnvError(f"environment workers died (worker: exit code) {codes}; out of memory?") from None
         raise
