@@ -40,6 +40,9 @@ _TORSOS: dict[str, Callable[[tuple[int, ...], Sequence[int]], VectorTorso | Imag
 _HEADS: dict[bool, Callable[[int, int], ValueHead | DuelingHead]] = {False: ValueHead, True: DuelingHead}
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
+EVAL_ENVS, EVAL_SETS = 2**14, 2**16
+"""Environments in one set of evaluation seeds, and sets; together the 2^30 seeds that training never uses."""
+
 
 def inspect_env(config: Config) -> EnvSpec:
     """Make one environment, look at it, close it. Raises ValueError with one line if it cannot be trained on."""
@@ -133,18 +136,21 @@ def build_envs(
     device: torch.device,
     *,
     evaluation: bool = False,
+    eval_set: int = 0,
     per_shard: int | None = None,
     render: bool = False,
 ) -> ShardedEnvs:
-    """Make this rank's environments, one backend a shard; those of evaluation have seeds of their own."""
+    """Make this rank's environments, one backend a shard; those of evaluation have seeds of their own, in sets."""
     count = per_shard or (layout.eval_envs_per_shard if evaluation else layout.envs_per_shard)
+    assert eval_set == 0 or (evaluation and eval_set < EVAL_SETS and count * layout.shards <= EVAL_ENVS)
+    first = eval_set * EVAL_ENVS
     env = config.env
     backends = {
         shard: make_backend(
             spec.kind,
             env.id,
             count,
-            seeding.env_seeds(config.seed, shard * count, count, evaluation=evaluation),
+            seeding.env_seeds(config.seed, first + shard * count, count, evaluation=evaluation),
             render=render,
             threads=env.threads or max(1, cores_per_rank(Launch.read()) // layout.shards_per_rank),
             **_env_options(env, evaluation),
@@ -257,10 +263,12 @@ def build_evaluator(config: Config, layout: Layout, spec: EnvSpec, net: nn.Modul
     return evaluate
 
 
-def play_episodes(config: Config, layout: Layout, spec: EnvSpec, net: nn.Module, device: torch.device) -> list[Episode]:
+def play_episodes(
+    config: Config, layout: Layout, spec: EnvSpec, net: nn.Module, device: torch.device, *, eval_set: int = 0
+) -> list[Episode]:
     """Play this rank's share of the evaluation episodes, on seeds that training never uses."""
-    envs = build_envs(config, layout, spec, device, evaluation=True)
-    policy = build_eval_policy(config, layout, envs, net, device)
+    envs = build_envs(config, layout, spec, device, evaluation=True, eval_set=eval_set)
+    policy = build_eval_policy(config, layout, envs, net, device, eval_set=eval_set)
     every = quotas(config.eval.episodes, layout.eval_envs_per_shard * layout.shards)
     first = layout.owned.start * layout.eval_envs_per_shard
     mine = {env: every[env] for env in range(first, first + envs.num_envs)}
@@ -271,9 +279,10 @@ def play_episodes(config: Config, layout: Layout, spec: EnvSpec, net: nn.Module,
 
 
 def build_eval_policy(
-    config: Config, layout: Layout, envs: Envs, net: nn.Module, device: torch.device
+    config: Config, layout: Layout, envs: Envs, net: nn.Module, device: torch.device, *, eval_set: int = 0
 ) -> EpsilonGreedy:
-    streams = {shard: seeding.generator(config.seed, "evaluation", shard, device) for shard in layout.owned}
+    first = eval_set * EVAL_ENVS
+    streams = {shard: seeding.generator(config.seed, "evaluation", first + shard, device) for shard in layout.owned}
     return EpsilonGreedy(net, envs.num_envs, envs.num_actions, streams, device)
 
 

@@ -1,4 +1,4 @@
-"""The command line of training: PRESET and --section.field VALUE become a Config. Never imports torch.
+"""The command line: PRESET and --section.field VALUE become a Config, other flags a dataclass. Never imports torch.
 
 tyro reads types, defaults and help texts off the dataclasses; what is added here is that a mistake is answered in one
 line that names the field, the value and the remedy.
@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 import tyro
 
@@ -26,6 +26,8 @@ USAGE = "lockstep train PRESET [--section.field VALUE ...] [--resume RUN] [--ran
 MAY_CHANGE = ("total_env_steps", "log.", "checkpoint.", "eval.", "sync.", "runtime.device", "runtime.threads")
 MAY_CHANGE_TOO = ("runtime.timeout", "runtime.poll_every", "env.threads")
 """Fields (or sections) that a resumed run may change: they do not alter what was computed so far."""
+
+_T = TypeVar("_T")
 
 
 class Request(NamedTuple):
@@ -55,11 +57,25 @@ def parse_train(argv: Sequence[str]) -> Request:
         base = Config()
     else:
         base = find_preset(preset)
-    _check_names(rest)
-    config = _overlay(base, rest, preset or base.preset)
+    _check_names(rest, [name for name in (*_flatten(Config().to_dict()), "resume", "ranks") if name != "preset"])
+    config = ask(
+        Config,
+        rest,
+        f"lockstep train {preset or base.preset}",
+        f"{USAGE}. The defaults shown are those of {base.preset!r}.",
+        default=base,
+        more="lockstep train PRESET --help",
+    )
     if resume is not None:
         _check_changes(base, config)
     return Request(config, None if resume is None else Path(resume), None if ranks is None else int(ranks))
+
+
+def parse_options(cls: type[_T], argv: Sequence[str], command: str) -> _T:
+    """Turn the arguments behind `lockstep COMMAND` into its dataclass; ValueError, in one line, if they are wrong."""
+    fields: Any = cls
+    _check_names(argv, [f.name for f in dataclasses.fields(fields)])
+    return ask(cls, argv, f"lockstep {command}", cls.__doc__ or "", more=f"lockstep {command} --help")
 
 
 def find_preset(name: str) -> Config:
@@ -88,33 +104,34 @@ def changes(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
     return {name: (old[name], new[name]) for name in old if old[name] != new[name]}
 
 
-def _overlay(base: Config, arguments: list[str], prog: str) -> Config:
+def ask(cls: type[_T], argv: Sequence[str], prog: str, description: str, *, more: str, default: _T | None = None) -> _T:
+    """Fill a dataclass from arguments. `more` is the command that tells more; ValueError in one line."""
     said = io.StringIO()
+    options: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(said):
-            config: Config = tyro.cli(
-                Config,
-                prog=f"lockstep train {prog}",
-                description=f"{USAGE}. The defaults shown are those of {base.preset!r}.",
-                default=base,
-                args=arguments,
+            filled: _T = tyro.cli(
+                cls,
+                prog=prog,
+                description=description,
+                args=list(argv),
                 use_underscores=True,
                 config=(tyro.conf.FlagConversionOff,),
+                **options,
             )
-            return config
+            return filled
     except SystemExit as stop:
         if stop.code == 0:  # --help, which went to stdout
             raise
-        raise ValueError(_one_line(said.getvalue())) from None
+        raise ValueError(_one_line(said.getvalue(), more)) from None
 
 
-def _check_names(arguments: list[str]) -> None:
+def _check_names(arguments: Sequence[str], known: Sequence[str]) -> None:
     """Refuse unknown fields before tyro does: its answer is a box, and does not know sections."""
-    known = [*_flatten(Config().to_dict()), "resume", "ranks", "help"]
     for argument in arguments:
         if argument.startswith("--"):
             name = argument[2:].split("=")[0].replace("-", "_")
-            if name not in known or name == "preset":
+            if name not in (*known, "help"):
                 raise ValueError(f"--{name}: no such field; {_nearest(name, known, '--')}")
 
 
@@ -148,7 +165,7 @@ def _nearest(name: str, known: Any, prefix: str = "") -> str:
     return "see --help for all of them" if prefix else f"use one of {', '.join(known)}"
 
 
-def _one_line(box: str) -> str:
+def _one_line(box: str, more: str) -> str:
     """Return the message inside tyro's box."""
     lines = [re.sub(r"[│╭╮╰╯]", "", line).strip() for line in box.splitlines()]
     body = []
@@ -156,8 +173,10 @@ def _one_line(box: str) -> str:
         if not line or line.startswith("─"):
             break
         body.append(line)
-    text = " ".join(body)
-    return f"{text.rstrip('.')}; see `lockstep train PRESET --help`" if text else box.strip()
+    text = re.sub(
+        r"no type matching \{None\}\|(\S+) could be instantiated from \[(.*)\]", r"\2 is not \1", " ".join(body)
+    )
+    return f"{text.rstrip('.')}; see `{more}`" if text else box.strip()
 
 
 def _flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,12 @@ SKIP, STACK = 4, 4
 SEEDS = [7, 2**33 + 8]
 
 
-def area(rows: int, out: int) -> NDArray[np.float64]:
+def area(rows: int, out: int) -> torch.Tensor:
     """The matrix that averages `rows` pixels into `out`, by overlap."""
     low = np.arange(out)[:, None] * rows / out
     pixel = np.arange(rows)[None]
     overlap = np.minimum(low + rows / out, pixel + 1) - np.maximum(low, pixel)
-    return np.clip(overlap, 0, None) * out / rows
+    return torch.from_numpy(np.clip(overlap, 0, None) * out / rows)
 
 
 ROWS, COLUMNS = area(210, 84), area(160, 84)
@@ -31,7 +32,8 @@ ROWS, COLUMNS = area(210, 84), area(160, 84)
 class Emulator:
     """One game: 4 frames a step, maximum over the last two, area-averaged to 84x84, four of them stacked on zeros.
 
-    ALE does not fetch the screen of the frame that ends an episode, so its last picture is made of older ones.
+    ALE does not fetch the screen of the frame that ends an episode: its last picture is the maximum of the one before
+    and the third frame.
     """
 
     def __init__(self, seed: int, sticky: float, max_frames: int) -> None:
@@ -44,17 +46,17 @@ class Emulator:
         self.legal = self.ale.getMinimalActionSet()
         self.max_frames = max_frames
         self.frames: list[NDArray[np.float64]] = []
-        self.pair = [np.zeros((210, 160), dtype=np.uint8)] * 2
+        self.pooled = self.last = np.zeros((210, 160), dtype=np.uint8)
 
     def reset(self) -> NDArray[np.float64]:
         self.ale.reset_game()
-        self.pair = [self.ale.getScreenGrayscale()] * 2
-        self.frames = [np.zeros((84, 84))] * (STACK - 1) + [self.small(self.ale.getScreenGrayscale())]
+        self.pooled, self.last = self.ale.getScreenGrayscale(), np.zeros((210, 160), dtype=np.uint8)
+        self.frames = [np.zeros((84, 84))] * (STACK - 1) + [self.small(self.pooled)]
         return np.stack(self.frames)
 
     @staticmethod
     def small(screen: NDArray[np.uint8]) -> NDArray[np.float64]:
-        return np.asarray(ROWS @ screen.astype(np.float64) @ COLUMNS.T)
+        return (ROWS @ torch.from_numpy(screen).double() @ COLUMNS.T).numpy()
 
     def step(self, action: int) -> dict[str, Any]:
         lives = self.ale.lives()
@@ -64,10 +66,14 @@ class Emulator:
             reward += self.ale.act(self.legal[action])
             over = self.ale.game_over()
             truncated = not over and self.ale.getEpisodeFrameNumber() >= self.max_frames
-            if frame >= SKIP - 2 and not (over or truncated):
-                self.pair[frame - SKIP] = self.ale.getScreenGrayscale()
+            if not (over or truncated):
+                if frame == SKIP - 2:
+                    self.last = self.ale.getScreenGrayscale()
+                elif frame == SKIP - 1:
+                    self.pooled = self.ale.getScreenGrayscale()
             frame += 1
-        self.frames = [*self.frames[1:], self.small(np.max(self.pair, axis=0))]
+        self.pooled = np.maximum(self.pooled, self.last)
+        self.frames = [*self.frames[1:], self.small(self.pooled)]
         return {
             "obs": np.stack(self.frames),
             "reward": reward,
@@ -77,10 +83,18 @@ class Emulator:
         }
 
 
-@pytest.mark.parametrize("life_loss", [True, False])
-@pytest.mark.parametrize("autoreset", ["same_step", "next_step"])
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small matrix products only lose by sharing, and most where other processes share the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(("autoreset", "life_loss"), [("same_step", True), ("next_step", True), ("same_step", False)])
 def test_transitions(autoreset: str, life_loss: bool) -> None:
-    sticky, limit = 0.25, 150
+    sticky, limit = 0.25, 170
     backend = make_backend(
         "auto",
         "ALE/Breakout-v5",
@@ -99,7 +113,7 @@ def test_transitions(autoreset: str, life_loss: bool) -> None:
         assert_frames(timestep.obs[i], game.reset())
     ended = [False, False]
     seen = {"terminated": 0, "truncated": 0, "life_lost": 0, "reset": 0, "reward": 0}
-    for action in actions(backend, 700, seed=1):
+    for action in actions(backend, 560, seed=1):
         before = timestep.obs.clone()
         backend.send(action)
         following = backend.recv()

@@ -42,7 +42,7 @@ class Faulty(gym.Env[Any, int]):
         if self.steps == 3 and self.fault == "raise":
             raise Local(1, 2)
         if self.steps == 3 and self.fault == "die":
-            os._exit(9)
+            os._exit(7)
         return np.zeros(2, dtype=np.float32), 0.0, False, False, {}
 
 
@@ -72,14 +72,23 @@ def test_an_exception_surfaces_with_its_traceback(kind: str) -> None:
 
 
 def test_a_dead_worker_surfaces() -> None:
-    assert "9" in step_until_error("async", "die")
+    assert "with exit code 7" in step_until_error("async", "die")
 
 
 def test_workers_ignore_the_trainers_signals_and_die_with_it() -> None:
     script = """
-        import os, signal, torch
+        import os, signal, time, torch
+        import gymnasium as gym
+        from gymnasium.envs.classic_control import CartPoleEnv
         from trainer.envs import make_backend
-        backend = make_backend("async", "CartPole-v1", 2, [0, 1])
+
+        class Slow(CartPoleEnv):
+            def step(self, action):
+                time.sleep(60 * action)
+                return super().step(action)
+
+        gym.register("test/Slow-v0", entry_point=Slow)
+        backend = make_backend("async", "test/Slow-v0", 2, [0, 1])
         backend.reset()
         pids = [process.pid for process in backend._env.processes]
         for pid in pids:
@@ -88,6 +97,7 @@ def test_workers_ignore_the_trainers_signals_and_die_with_it() -> None:
         for _ in range(5):
             backend.send(torch.zeros(2, dtype=torch.int64))
             backend.recv()
+        backend.send(torch.ones(2, dtype=torch.int64))  # a worker that waits for its pipe would see it close
         print(*pids, flush=True)
         signal.pause()
     """

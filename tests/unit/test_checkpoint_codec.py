@@ -106,6 +106,14 @@ def test_the_library_reads_what_the_stream_writes(tensor: Tensor, tmp_path_facto
     assert (8 + int.from_bytes(raw[:8], "little")) % 8 == 0
 
 
+def test_every_tensor_is_aligned_to_its_element() -> None:
+    state = {"a": torch.zeros(3, dtype=torch.uint8), "b": torch.zeros(3, dtype=torch.int16), "c": torch.zeros(3)}
+    head = next(iter(tensorfile.pack(codec.encode(state | {"d": torch.zeros(1, dtype=torch.float64)})[0])))
+    widths = {"U8": 1, "I16": 2, "F32": 4, "F64": 8}
+    for entry in json.loads(bytes(head[8:])).values():
+        assert (len(head) + entry["data_offsets"][0]) % widths[entry["dtype"]] == 0
+
+
 def test_keys_that_would_collide_when_joined() -> None:
     one, two, three, four = (torch.tensor(float(i)) for i in range(4))
     state = {"a": {"b/c": one}, "a/b": {"c": two}, "a.b": {"c": three}, "__metadata__": four}

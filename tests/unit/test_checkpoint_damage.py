@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_checkpoint_fakes import loaded_generation, saved
 
-from trainer.checkpoint import CheckpointError, latest, load, manifest
+from trainer.checkpoint import CheckpointError, latest, layout, load, manifest
 from trainer.checkpoint.errors import DamagedError
 from trainer.checkpoint.manifest import seal
 
@@ -66,12 +66,12 @@ def test_one_flipped_bit(root: Path, name: str, seed: int) -> None:
     falls_back(root, name)
 
 
-def test_every_single_bit_of_a_manifest(root: Path) -> None:
+def test_a_bit_of_every_byte_of_a_manifest(root: Path) -> None:
     path = root / NEW / "manifest.json"
     whole = path.read_bytes()
-    for bit in range(8 * len(whole)):
+    for at in range(len(whole)):
         raw = bytearray(whole)
-        raw[bit // 8] ^= 1 << bit % 8
+        raw[at] ^= 1 << at % 8
         path.write_bytes(raw)
         with pytest.raises(DamagedError):
             manifest.read(root / NEW)
@@ -135,6 +135,14 @@ def test_not_a_file(root: Path, name: str, kind: str) -> None:
     falls_back(root, name)
 
 
+@pytest.mark.timeout(20)
+def test_a_pipe_that_the_manifest_says_is_empty(root: Path) -> None:
+    replace_file(root / NEW, "replicated.json", b"")
+    (root / NEW / "replicated.json").unlink()
+    os.mkfifo(root / NEW / "replicated.json")  # opening it would wait for ever
+    assert "not a regular file" in falls_back(root, "replicated.json")
+
+
 def test_a_file_in_place_of_a_folder(root: Path) -> None:
     shutil.rmtree(root / NEW)
     (root / NEW).touch()
@@ -149,6 +157,22 @@ def test_none_good_is_an_error_not_a_fresh_start(root: Path) -> None:
         latest(root, warnings.append)
     assert f"{NEW}/replicated.json" in str(caught.value)
     assert len(warnings) == 2
+
+
+def test_one_set_aside_comes_after_its_successor_and_before_older_ones(root: Path) -> None:
+    for serial in (0, 1):
+        shutil.copytree(root / NEW, root / f".old-{NEW}-{serial}")
+    names = [entry.path.name for entry in layout.entries(root)]
+    assert names == [NEW, f".old-{NEW}-1", f".old-{NEW}-0", OLD]
+    (root / NEW / "replicated.json").unlink()
+    (root / f".old-{NEW}-1" / "manifest.json").unlink()
+    warnings: list[str] = []
+    found = latest(root, warnings.append)
+    assert found is not None
+    assert found.folder.name == f".old-{NEW}-0"
+    assert len(warnings) == 2
+    assert loaded_generation(saved(root, 3, 3)) == 3
+    assert sorted(path.name for path in root.iterdir()) == [OLD, "step-000000000003"]
 
 
 def test_an_unfinished_one_alone_is_a_fresh_start(root: Path) -> None:

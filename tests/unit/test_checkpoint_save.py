@@ -139,6 +139,10 @@ def test_everything_is_on_the_device_before_it_has_its_name(tmp_path: Path, monk
     assert {f"{written}/{path.name}" for path in folder.iterdir()} <= set(before)
     assert before[-2:] == [f"{written}/manifest.json", written]
     assert after[0] == str(root)
+    done.clear()
+    saved(root, 2, 2, keep=1)
+    first, second = (at for at, what in enumerate(done) if what == "rename")
+    assert done[first + 1 : second] == [str(root)]  # the new name is durable before the old one goes
     assert {str(root.parent), str(root.parent.parent)} <= set(before)  # the root's own name is durable as well
 
 
@@ -253,6 +257,18 @@ def refused(tmp_path: Path, world: int, match: str, arguments: Callable[[int], d
 )
 def test_misuse_is_refused_on_every_rank(tmp_path: Path, match: str, arguments: Callable[[int], State]) -> None:
     refused(tmp_path, 2, match, arguments)
+
+
+def test_a_root_that_the_ranks_do_not_share(tmp_path: Path) -> None:
+    (tmp_path / "1" / ".tmp-step-000000000001").mkdir(parents=True)
+
+    def work(ranks: FakeRanks) -> Path:
+        return save(tmp_path / str(ranks.rank), 1, {}, {ranks.rank: {}}, {}, ranks, 1)
+
+    for result in on_ranks(2, work):
+        assert isinstance(result, CheckpointError)
+        assert "rank 0: DamagedError" in str(result)
+        assert "shard-00001.safetensors: No such file or directory" in str(result)
 
 
 def test_no_rank_needs_to_own_a_shard(tmp_path: Path) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trainer.atari_scores import game_of, human_normalized
 from trainer.commands.train import write_json
 from trainer.config import Config
 
 
 def leave_results(stated: Config, run_dir: Path, results: dict[str, Any]) -> None:
     """Write the results of a finished run into its folder and tell where it is."""
+    game = game_of(stated.env.id)
+    if game is not None and "evaluation" in results:
+        results = results | {"human_normalized_mean": human_normalized(game, results["evaluation"]["mean"])}
     write_json(run_dir / "results.json", results)
     rate = results["env_steps_per_second"]
     print(f"trained {results['env_steps']:,} env steps in {results['seconds']:.1f} s ({rate:,.0f} env steps/s)")
@@ -20,6 +24,8 @@ def leave_results(stated: Config, run_dir: Path, results: dict[str, Any]) -> Non
             f"greedy evaluation, {e['episodes']} episodes: mean {e['mean']:.2f}, median {e['median']:.2f}, "
             f"IQM {e['iqm']:.2f} [{e['ci_low']:.2f}, {e['ci_high']:.2f}]"
         )
+    if "human_normalized_mean" in results:
+        print(f"human-normalised mean: {results['human_normalized_mean']:.3f} (0 random, 1 human)")
     if stated.log.plot:
         _try("learning curve", lambda: _plot(stated, run_dir))
     if stated.log.video:
@@ -36,10 +42,9 @@ def _plot(stated: Config, run_dir: Path) -> Path:
 
 
 def _video(stated: Config, run_dir: Path) -> Path:
-    from trainer.commands.evaluate import record
+    from trainer.commands.record import record
 
-    path: Path = record(run_dir, run_dir / "agent.gif")
-    return path
+    return record(run_dir, run_dir / "agent.gif")
 
 
 def _try(what: str, make: Any) -> None:

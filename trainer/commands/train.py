@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from trainer import checkpoint
 from trainer.build import build_run, check_memory, inspect_env
@@ -22,7 +21,7 @@ from trainer.config import Config, ConfigError
 from trainer.envs import EnvSpec
 from trainer.layout import Layout, scaled
 from trainer.run import AgreedError, Run
-from trainer.runtime.failure import EXIT_FAILED
+from trainer.runtime.failure import EXIT_FAILED, LAST_WORDS, condense, lost_peer, tell_launcher
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import Ranks, choose_device, process_group
 from trainer.runtime.spawn import spawn
@@ -151,7 +150,9 @@ def _status(run: Run, run_dir: Path, state: str) -> None:
 def _fail(error: BaseException, ranks: Ranks) -> int:
     """Tell the first cause, make the peers end, and leave without waiting for any of them."""
     told = f"{type(error).__name__}: {error}" if not isinstance(error, AgreedError) else str(error)
-    cause = told.splitlines()[0]
+    cause = condense(told)
+    if lost_peer(error):
+        time.sleep(LAST_WORDS)  # the launcher blames the rank that it sees end first
     first = ranks.watch.report(cause)
     mine = first == f"rank {ranks.rank}: {cause}"
     if isinstance(error, AgreedError):
@@ -162,8 +163,8 @@ def _fail(error: BaseException, ranks: Ranks) -> int:
         _tell(f"rank {ranks.rank} failed: {cause}")
     else:
         _tell(f"rank {ranks.rank} stops, because of {first}")
-    if mine and isinstance(error, Exception):
-        get_error_handler().record_exception(error)
+    if (mine or isinstance(error, AgreedError)) and isinstance(error, Exception):
+        tell_launcher(error)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(EXIT_FAILED)  # a peer may sit in a collective that will never end: no goodbye

@@ -3,6 +3,8 @@
 Found by trying ale-py 0.12, and held by tests: an episode's first stack is three zero frames and the frame, also after
 no-ops and FIRE; SAME_STEP reports `final_obs` for all rows as one array, whose rows are only meaningful where the
 episode ended; `life_loss_info` raises `terminated` in an episode that goes on, so lives are counted here instead.
+ALE does not fetch the screen of the frame that ends an episode: the newest picture of its last stack is the maximum of
+the one before and the third frame of four. Only a truncated episode, one step in 27,000, is learned from with it.
 """
 
 from __future__ import annotations

@@ -48,14 +48,16 @@ def closed_on_error(env: VectorEnv[Any, Any, Any]) -> Iterator[None]:
         if not isinstance(env, AsyncVectorEnv) or env.closed:
             raise
         lost_one = isinstance(error, EOFError | OSError)
-        if lost_one:  # its pipe closes a moment before it has ended
-            connection.wait([process.sentinel for process in env.processes], timeout=1.0)
-        dead = [i for i, process in enumerate(env.processes) if not process.is_alive()]
+        ended = connection.wait([process.sentinel for process in env.processes], timeout=1.0) if lost_one else []
+        dead = [i for i, process in enumerate(env.processes) if process.sentinel in ended]
         for process in env.processes:
-            process.kill()
+            if process.sentinel not in ended:
+                process.kill()
             process.join()
         env.closed = True
         if lost_one:
-            codes = {i: env.processes[i].exitcode for i in dead}
-            raise EnvError(f"environment workers died (worker: exit code) {codes}; out of memory?") from None
+            codes = ", ".join(f"{i} with exit code {env.processes[i].exitcode}" for i in dead)
+            raise EnvError(
+                f"an environment worker process died: {codes} (-9: killed, often for lack of memory)"
+            ) from None
         raise

@@ -12,9 +12,14 @@ import threading
 from datetime import timedelta
 from typing import Any
 
+from torch.distributed import DistError
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
 _POLL = 1.0  # s
 _GRACE = 2.0  # s in which a rank that noticed by itself may tell more than the thread would
 EXIT_FAILED = 1
+LAST_WORDS = 1.5  # s that a rank leaves to the peer it lost, and to the launcher, to say what happened first
+_PEER_WORDS = ("gloo", "NCCL", "losed by peer")
 
 
 class FailureWatch:
@@ -57,3 +62,21 @@ class FailureWatch:
                 if not cause.startswith(f"rank {self.rank}:"):
                     print(f"lockstep: rank {self.rank} stops, because of {cause}", file=sys.stderr, flush=True)
                 os._exit(EXIT_FAILED)
+
+
+def lost_peer(error: BaseException) -> bool:
+    """Whether `error` only says that another rank is gone, which is never the first cause."""
+    if isinstance(error, DistError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _PEER_WORDS)
+
+
+def condense(text: str) -> str:
+    """Return the cause in one line: the first, and where a traceback follows, the exception in its last line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [""]
+    return f"{lines[0]}: {lines[-1]}" if "Traceback" in text and lines[-1] != lines[0] else lines[0]
+
+
+def tell_launcher(error: BaseException) -> None:
+    """Leave `error` where torchrun looks for the cause, if it asked for that."""
+    get_error_handler().record_exception(error)

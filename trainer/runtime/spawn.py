@@ -9,10 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from trainer.runtime.failure import condense
 from trainer.runtime.stop import SIGNALS
 
 
@@ -44,9 +46,20 @@ def spawn(ranks: int, module: str, arguments: Sequence[str]) -> int:
         rank, failure = error.get_first_failure()
         if failure.exitcode == 2:  # bad input, which rank 0 has told
             return 2
-        print(f"lockstep: rank {rank} failed first: {failure.message.splitlines()[-1]}", file=sys.stderr, flush=True)
+        print(f"lockstep: {_first_cause(rank, failure.message)}", file=sys.stderr, flush=True)
         return abs(failure.exitcode) or 1
     return 0
+
+
+def _first_cause(rank: int, message: str | dict[str, Any]) -> str:
+    """Return what ended the run, in one line.
+
+    message: a dict is what the rank itself recorded, a string what its end looked like from outside. What all ranks
+    agreed on (`AgreedError`) names the culprit itself.
+    """
+    text = condense(message["message"] if isinstance(message, dict) else message)
+    kind, _, words = text.partition(": ")
+    return words if kind == "AgreedError" else f"rank {rank} failed first: {text}"
 
 
 def _forward(number: int, _: FrameType | None) -> None:

@@ -1,0 +1,173 @@
+"""Time per step, split into env, act, replay, learn and sync: what the whole loop costs beside its parts alone.
+
+    python -m benchmarks.step [--work cartpole|minatar|atari|toy] [--repeats N] [--steps N]
+
+A repeat runs the whole loop as `trainer.train` does, with its logging and polls (`whole`), and then each part alone for
+as many steps: `env` sends and receives with fixed actions, `act` calls the policy, `learn` samples the same number of
+batches and updates on them, `replay` adds one timestep again and again, `sync` refreshes the target network as often
+as the loop does. `in the loop` is what the run's own spans say.
+
+The limit holds whole / (env + act + learn). Where environments step in threads of their own (Atari), the loop overlaps
+them with learning, so a ratio below 1 is possible and a sum of the parts is an upper bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.harness import WORKS, go, interleaved, median, open_run, spread, table, timed, warm_up
+from benchmarks.rows import write_rows
+from trainer.run import Run
+
+LIMITS = {"cartpole": 1.25, "minatar": 1.25, "atari": 1.1}
+"""The most that whole / (env + act + learn) may be."""
+STEPS = {"cartpole": 200, "minatar": 60, "atari": 40, "toy": 50}
+"""Steps in one measurement, about a second of the whole loop."""
+PARTS = ("env", "act", "learn", "replay", "sync")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", choices=tuple(STEPS), default="cartpole")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--steps", type=int, help="steps in one measurement")
+    options = parser.parse_args(argv)
+    row = measure(options.work, options.repeats, options.steps or STEPS[options.work])
+    print(report(row))
+    print(f"rows: {write_rows('step', [row]).name}")
+    return 0 if row["pass"] is not False else 1
+
+
+def measure(work: str, repeats: int, steps: int) -> dict[str, Any]:
+    """Return one row: milliseconds per step of the whole loop and of each part, and the ratio that is limited."""
+    with tempfile.TemporaryDirectory() as folder, open_run(WORKS[work](), Path(folder)) as run:
+        warm_up(run, steps)
+        parts = Parts(run, steps)
+        inside: list[dict[str, float]] = []
+
+        def whole() -> float:
+            with spans_of(run) as seconds:
+                took = timed(lambda: go(run, steps))
+            inside.append({name: value / took for name, value in seconds.items()})
+            return took
+
+        alone = {name: functools.partial(timed, getattr(parts, name)) for name in PARTS}
+        took = interleaved({"whole": whole} | alone, repeats)
+        num_envs, threads, device = run.config.env.num_envs, torch.get_num_threads(), run.timestep.obs.device.type
+        updates = sum(run.layout.updates(step) for step in parts.range()) / steps
+    ratios = [
+        w / (e + a + x) for w, e, a, x in zip(took["whole"], took["env"], took["act"], took["learn"], strict=True)
+    ]
+    shares = {name: sum(one.get(name, 0.0) for one in inside) / repeats for name in PARTS}
+    limit = LIMITS.get(work)
+    return {
+        "work": work,
+        "envs": num_envs,
+        "updates_per_step": updates,
+        "device": device,
+        "threads": threads,
+        "steps": steps,
+        "repeats": repeats,
+        "ms": {name: 1e3 * median(values) / steps for name, values in took.items()},
+        "share_in_loop": shares | {"other": 1 - sum(shares.values())},
+        "env_steps_per_s": num_envs * steps / median(took["whole"]),
+        "ratio": median(ratios),
+        "ratio_spread": [min(ratios), max(ratios)],
+        "limit": limit,
+        "pass": None if limit is None else median(ratios) <= limit,
+    }
+
+
+class Parts:
+    """Each part of the loop alone, for as many steps as the last ones of the run."""
+
+    def __init__(self, run: Run, steps: int) -> None:
+        self.run, self.steps = run, steps
+        device = run.timestep.obs.device
+        shape = (min(steps, 64), run.envs.num_envs)
+        self.actions = torch.randint(run.envs.num_actions, shape, generator=torch.Generator().manual_seed(0)).to(device)
+
+    def range(self) -> range:
+        return range(self.run.step - self.steps + 1, self.run.step + 1)
+
+    def env(self) -> None:
+        run = self.run
+        for step in range(self.steps):
+            run.envs.send(self.actions[step % len(self.actions)])
+            run.timestep = run.envs.recv()
+
+    def act(self) -> None:
+        for step in self.range():
+            self.run.policy.act(self.run.timestep, self.run.layout.epsilon(step))
+
+    def learn(self) -> None:
+        run = self.run
+        for step in self.range():
+            for batch in run.replay.batches(step):
+                result = run.learner.update(batch, run.layout.lr(step))
+                run.replay.reprioritize(batch.index, result.priority)
+        run.learner.drain()
+
+    def replay(self) -> None:
+        run = self.run
+        choice = run.policy.act(run.timestep, 0.0)
+        for _ in range(self.steps):
+            run.replay.add(run.timestep, choice, run.timestep)
+
+    def sync(self) -> None:
+        run = self.run
+        for step in self.range():
+            if run.layout.due(step, run.config.target.every):
+                run.sync.refresh(run.config.target.tau)
+
+
+@contextmanager
+def spans_of(run: Run) -> Iterator[dict[str, float]]:
+    """Collect the seconds per span that the run drains into its log."""
+    seconds: dict[str, float] = {}
+    drain = run.spans.drain
+
+    def tally() -> tuple[float, dict[str, float]]:
+        total, shares = drain()
+        for name, share in shares.items():
+            seconds[name] = seconds.get(name, 0.0) + share * total
+        return total, shares
+
+    drain()
+    run.spans.drain = tally  # type: ignore[method-assign]
+    try:
+        yield seconds
+    finally:
+        run.spans.drain = drain  # type: ignore[method-assign]
+
+
+def report(row: dict[str, Any]) -> str:
+    """Return the row in words."""
+    ms, inside = row["ms"], row["share_in_loop"]
+    lines = [
+        (name, f"{ms[name]:.3f}" if name in ms else "-", f"{share * ms['whole']:.3f}", f"{share:.0%}")
+        for name, share in inside.items()
+    ]
+    lines.append(("whole", f"{ms['whole']:.3f}", f"{ms['whole']:.3f}", "100%"))
+    verdict = {True: "pass", False: "FAIL", None: "no limit"}[row["pass"]]
+    return "\n".join(
+        (
+            f"{row['work']}: {row['envs']} envs, {row['updates_per_step']:.2f} updates a step, {row['device']}, "
+            f"{row['threads']} thread(s), {row['env_steps_per_s']:,.0f} env steps/s",
+            table(("ms per step", "alone", "in the loop", "share"), lines),
+            f"whole / (env + act + learn) = {row['ratio']:.3f} ({spread(row['ratio_spread'])} over "
+            f"{row['repeats']} repeats), limit {row['limit']}: {verdict}",
+        )
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

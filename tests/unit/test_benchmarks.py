@@ -1,0 +1,140 @@
+"""The smallest setting of every benchmark runs and writes rows that say where they come from. No timing is judged."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import comm, peers, replay, rows, step, venvs
+from benchmarks.harness import cartpole, interleaved, table
+from trainer.replay.ring import Ring
+
+PROVENANCE = {"cpu", "cores", "versions", "commit", "command", "time"}
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where rows go meanwhile."""
+    monkeypatch.setattr(rows, "HERE", tmp_path)
+    return tmp_path / "results"
+
+
+def written(results: Path, name: str) -> list[dict[str, Any]]:
+    lines = (results / f"{name}.jsonl").read_text().splitlines()
+    found: list[dict[str, Any]] = [json.loads(line, parse_constant=_refuse) for line in lines]
+    for row in found:
+        assert row.keys() >= PROVENANCE
+        assert row["versions"].keys() >= {"python", "torch", "gymnasium", "numpy"}
+        assert not any(isinstance(value, str) and value.startswith("/") for value in row.values())
+    return found
+
+
+def _refuse(constant: str) -> float:
+    raise AssertionError(f"{constant} is not JSON")
+
+
+@pytest.fixture
+def without_peers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(venvs, "HOME", tmp_path / "peers")
+
+
+def test_step(results: Path) -> None:
+    step.main(["--work", "toy", "--repeats", "2", "--steps", "10"])
+    (row,) = written(results, "step")
+    assert row["ms"].keys() == {"whole", "env", "act", "learn", "replay", "sync"}
+    assert all(value > 0 for name, value in row["ms"].items() if name != "sync")
+    assert sum(row["share_in_loop"].values()) == pytest.approx(1.0)
+    assert row["updates_per_step"] == 1
+    assert row["pass"] is None
+
+
+def test_step_leaves_torch_as_it_was(results: Path) -> None:
+    threads = torch.get_num_threads()
+    step.main(["--work", "toy", "--repeats", "1", "--steps", "2"])
+    assert torch.get_num_threads() == threads
+    assert not torch.distributed.is_initialized()
+
+
+def test_comm(results: Path) -> None:
+    comm.main(["--net", "mlp", "--repeats", "1", "--calls", "3"])
+    (row,) = written(results, "comm")
+    assert row["bytes"] == 4 * (4 * 120 + 120 + 120 * 84 + 84 + 84 * 2 + 2)
+    assert row["us"].keys() == {"bare", "exchange", "alone", "flat", "ddp"}
+    assert row["faster"] in ("flat", "ddp")
+
+
+def test_comm_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comm, "DEADLINE", 0.0)
+    with pytest.raises(TimeoutError, match="took more than"):
+        comm.measure("mlp", 2, 1, 1)
+
+
+@pytest.mark.usefixtures("without_peers")
+def test_replay(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    replay.main(["--small", "--repeats", "1", "--calls", "8"])
+    found = written(results, "replay")
+    assert [row["name"] for row in found] == [case.name for case in replay.CASES]
+    assert "sb3 is absent" in capsys.readouterr().out
+
+
+def test_a_stacked_transition_takes_one_frame() -> None:
+    case = next(case for case in replay.CASES if case.stack == 4)
+    size = replay.Ours(case, 1).bytes_per_transition()
+    assert size == pytest.approx(Ring.row_bytes((84, 84), torch.uint8), rel=0.02)
+    assert size < 7_200
+
+
+def test_peers_asks_both_sides_in_turn(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Silent:
+        def __init__(self, peer: venvs.Peer) -> None: ...
+        def __enter__(self) -> Silent:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
+            asked.append(what)
+            steps = arguments.get("env_steps", 0)
+            return (
+                {"stable_baselines3": "0"} if what == "versions" else {"seconds": 1, "env_steps": steps, "updates": 1}
+            )
+
+    monkeypatch.setattr(peers, "Worker", Silent)
+    monkeypatch.setattr(venvs.Peer, "install", lambda self: None)
+    peers.main(["--repeats", "2", "--env-steps", "640"])
+    (row,) = written(results, "peers")
+    assert asked == ["train", "train", "train", "versions"]
+    assert row["ours"]["updates"] == 2 * 64
+    assert row["theirs"]["env_steps_per_s"] == [640, 640]
+
+
+def test_epsilon_is_the_mean_of_the_schedule() -> None:
+    policy = cartpole().policy
+    assert policy.epsilon_start == policy.epsilon_end == pytest.approx(0.5 * 0.525 + 0.5 * 0.05)
+
+
+def test_interleaved_takes_turns() -> None:
+    calls: list[str] = []
+
+    def work(name: str) -> float:
+        calls.append(name)
+        return math.pi
+
+    told = interleaved({"a": lambda: work("a"), "b": lambda: work("b")}, 2)
+    assert calls == ["a", "b", "a", "b"]
+    assert told == {"a": [math.pi] * 2, "b": [math.pi] * 2}
+
+
+def test_table_aligns() -> None:
+    assert table(("name", "x"), [("a", 10), ("long name", 1)]).splitlines() == [
+        "name        x",
+        "a          10",
+        "long name   1",
+    ]

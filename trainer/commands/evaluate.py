@@ -1,0 +1,188 @@
+"""`lockstep evaluate`: play whole episodes with a trained agent, alone or spread over the ranks of torchrun."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from trainer.atari_scores import game_of, human_normalized
+from trainer.build import EVAL_ENVS, EVAL_SETS, inspect_env, play_episodes, threads
+from trainer.cli import parse_options
+from trainer.commands.record import record
+from trainer.commands.train import _fail as fail
+from trainer.commands.train import write_json
+from trainer.commands.trained import find_checkpoint, load_net, read_run
+from trainer.config import Config, ConfigError
+from trainer.evaluate import Score, score
+from trainer.layout import Layout
+from trainer.runtime.launched import Launch
+from trainer.runtime.ranks import choose_device, process_group
+from trainer.types import Episode
+
+TIMEOUT = 7200.0
+"""Ranks wait so long for the one with the longest episodes; a failed rank ends the others without it [s]."""
+VIDEO_IN_RUN = "agent.gif"
+DEFAULT_EPISODES = 100
+
+
+@dataclass(frozen=True)
+class Options:
+    """Play episodes with a trained agent and describe their returns; under torchrun every rank plays its share."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder, as printed when the run began."""
+    episodes: int | None = None
+    """Episodes over all ranks [count]. Default: as in the run's own evaluations."""
+    num_envs: int | None = None
+    """Environments that play them, over all ranks [count]. Default: as in the run."""
+    epsilon: float | None = None
+    """Exploration [0-1]. Default: as in the run."""
+    seed: int = 0
+    """Which set of evaluation environments; 0: that of the run's own evaluations. None is ever trained on."""
+    checkpoint: int | None = None
+    """Step of a checkpoint, as in the name of its folder. Default: the newest good one."""
+    video: Path | None = None
+    """Record an episode as this .gif; without a path, as agent.gif in the run folder."""
+    json: Path | None = None
+    """Write score, returns and lengths to this file."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: CUDA where every rank has a GPU."""
+
+
+def command(rest: list[str]) -> int:
+    """Run `lockstep evaluate` as this rank."""
+    options = parse_options(Options, _with_video_path(rest), "evaluate")
+    config = _stated(options, read_run(options.run))
+    launch = Launch.read()
+    if options.device == "cuda" and not torch.cuda.device_count():
+        raise ConfigError("device", "cuda", "no CUDA device is visible", "use --device cpu")
+    found = find_checkpoint(options.run, options.checkpoint) if launch.rank == 0 else None
+    spec = inspect_env(config)
+    device = choose_device(options.device, launch)
+    assert config.shards is not None
+    shards = config.shards if config.shards % launch.world_size == 0 else launch.world_size
+    layout = Layout(config, shards, launch.world_size, launch.rank)
+    torch.set_num_threads(threads(config, spec, launch))
+    with process_group(device, launch, TIMEOUT) as ranks:
+        try:
+            found = ranks.gather(found)[0]
+            assert found is not None
+            net = load_net(config, spec, found, device)
+            parts = ranks.gather(play_episodes(config, layout, spec, net, device, eval_set=options.seed))
+        except BaseException as error:  # KeyboardInterrupt included: the peers must end as well
+            return fail(error, ranks)
+    if launch.rank == 0:
+        # by environment: the order is the same on any number of ranks
+        played: list[Episode] = sorted((e for part in parts for e in part), key=lambda episode: episode.env)
+        _tell(options, config, played, layout.env_steps(found.step), found.step)
+    return 0
+
+
+def _with_video_path(arguments: Sequence[str]) -> list[str]:
+    """Give `--video` the name of the default where no .gif follows it."""
+    rest = list(arguments)
+    if "--video" in rest:
+        after = rest.index("--video") + 1
+        if not (after < len(rest) and rest[after].endswith(".gif")):
+            rest.insert(after, VIDEO_IN_RUN)
+    return rest
+
+
+def _stated(options: Options, config: Config) -> Config:
+    """Return the run's config with the evaluation that was asked for. Raises ConfigError for numbers out of range."""
+    limits = {"episodes": (1, None), "num_envs": (1, EVAL_ENVS), "epsilon": (0, 1), "seed": (0, EVAL_SETS - 1)}
+    for name, (low, high) in limits.items():
+        value = getattr(options, name)
+        if value is not None and not low <= value <= (float("inf") if high is None else high):
+            remedy = f"use {low} or more" if high is None else f"choose a value in [{low}, {high}]"
+            raise ConfigError(name, value, "out of range", remedy)
+    if options.video is not None and options.video.suffix != ".gif":
+        raise ConfigError("video", options.video, "not a .gif", "give a path that ends in .gif, or none")
+    if options.json is not None and not options.json.parent.is_dir():
+        raise ConfigError("json", options.json, f"there is no folder {options.json.parent}", "make it, or name another")
+    given = {n: getattr(options, n) for n in ("episodes", "num_envs", "epsilon") if getattr(options, n) is not None}
+    episodes = given.pop("episodes", config.eval.episodes) or DEFAULT_EPISODES
+    return replace(config, eval=replace(config.eval, episodes=episodes, **given))
+
+
+def _tell(options: Options, config: Config, played: Sequence[Episode], env_steps: int, step: int) -> None:
+    result = score(played)
+    game = game_of(config.env.id)
+    console = Console(highlight=False)
+    console.print(f"{options.run}", markup=False, soft_wrap=True)
+    console.print(
+        f"{config.env.id} after {env_steps:,} env steps (checkpoint {step}): {result.episodes} episodes in "
+        f"{config.eval.num_envs} environments of set {options.seed}, epsilon {config.eval.epsilon:g}",
+        markup=False,
+        soft_wrap=True,
+    )
+    console.print(table(result, played, game))
+    if options.json is not None:
+        write_json(options.json, _facts(options, config, result, played, env_steps, step))
+        print(f"json: {options.json}")
+    if options.video is not None:
+        path = options.run / VIDEO_IN_RUN if options.video == Path(VIDEO_IN_RUN) else options.video
+        print(f"video: {record(options.run, path, seed=options.seed, step=options.checkpoint)}")
+
+
+def table(result: Score, played: Sequence[Episode], game: str | None) -> Table:
+    """Lay out statistics of returns and lengths, [statistic, column]; game: one of Atari's 57, or None."""
+    returns = np.array([episode.ret for episode in played])
+    lengths = np.array([episode.length for episode in played])
+    rows: list[tuple[str, list[float], list[float]]] = [
+        ("mean", [result.mean], [lengths.mean()]),
+        ("std", [result.std], [lengths.std()]),
+        ("median", [result.median], [float(np.median(lengths))]),
+        ("IQM", [result.iqm], []),
+        ("95% interval", [result.ci_low, result.ci_high], []),
+        ("min", [returns.min()], [lengths.min()]),
+        ("max", [returns.max()], [lengths.max()]),
+    ]
+    made = Table(box=SIMPLE_HEAD, pad_edge=False)
+    made.add_column(f"{result.episodes} episodes", style="bold")
+    for name in ("return", *(["human-normalised"] if game else []), "length"):
+        made.add_column(name, justify="right")
+    for name, values, length in rows:
+        cells = [_cell(values, 2), _cell(length, 1)]
+        if game is not None:
+            shown = values if name in ("mean", "median", "IQM", "95% interval") else []
+            cells.insert(1, _cell([human_normalized(game, value) for value in shown], 3))
+        made.add_row(name, *cells, style="green" if name == "IQM" else None)
+    return made
+
+
+def _cell(values: Sequence[float], digits: int) -> str:
+    return " to ".join(f"{value:,.{digits}f}" for value in values)
+
+
+def _facts(
+    options: Options, config: Config, result: Score, played: Sequence[Episode], env_steps: int, step: int
+) -> dict[str, Any]:
+    returns = [episode.ret for episode in played]
+    facts: dict[str, Any] = {
+        "env": config.env.id,
+        "checkpoint": step,
+        "env_steps": env_steps,
+        "num_envs": config.eval.num_envs,
+        "epsilon": config.eval.epsilon,
+        "seed": options.seed,
+        **result._asdict(),
+        "min": min(returns),
+        "max": max(returns),
+        "returns": returns,
+        "lengths": [episode.length for episode in played],
+    }
+    game = game_of(config.env.id)
+    if game is not None:
+        for name in ("mean", "median", "iqm"):
+            facts[f"human_normalized_{name}"] = human_normalized(game, facts[name])
+    return facts

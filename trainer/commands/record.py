@@ -1,0 +1,82 @@
+"""A picture of a trained agent: one episode as a GIF."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.envs.registration import load_env_creator
+from numpy.typing import NDArray
+
+from trainer.build import build_envs, build_eval_policy, inspect_env
+from trainer.commands.trained import find_checkpoint, load_net, read_run
+from trainer.config import Config
+from trainer.envs import ShardedEnvs
+from trainer.layout import Layout
+from trainer.log.video import write_gif
+from trainer.runtime.headless import draw_offscreen
+from trainer.types import Policy
+
+_ATARI_FPS = 60
+_BOARD_FPS = {"minatar": 12, "toy": 5}  # these have no clock of their own; slow enough to follow
+_UNKNOWN_FPS = 30
+
+
+def record(run_dir: Path, out: Path, *, max_steps: int = 600, seed: int = 0, step: int | None = None) -> Path:
+    """Write the first episode of evaluation as a GIF, cut after `max_steps`; return its path.
+
+    It plays on the CPU, with the epsilon of the run's evaluations (0 unless stated). seed chooses the set of
+    evaluation environments, step the checkpoint (default: the newest).
+
+    Raises:
+        ValueError: no run, no checkpoint, or an environment that cannot be drawn; in one line.
+    """
+    draw_offscreen()
+    config = read_run(run_dir)
+    spec = inspect_env(config)
+    if spec.kind == "async":  # the same environment, drawn in this process
+        spec = replace(spec, kind="sync")
+    device = torch.device("cpu")
+    net = load_net(config, spec, find_checkpoint(run_dir, step), device)
+    layout = Layout(config, shards=1, world_size=1, rank=0)
+    try:
+        envs = build_envs(config, layout, spec, device, evaluation=True, eval_set=seed, per_shard=1, render=True)
+        try:
+            policy = build_eval_policy(config, layout, envs, net, device, eval_set=seed)
+            frames = _frames(config.env.id, envs, policy, config.eval.epsilon, max_steps)
+        finally:
+            envs.close()
+        write_gif(frames, out, fps=_fps(config, spec.kind), max_frames=max_steps + 1)
+    except (ImportError, gym.error.Error) as error:
+        raise ValueError(f"{config.env.id} cannot be drawn: {' '.join(str(error).split())}") from None
+    return out
+
+
+def _frames(env_id: str, envs: ShardedEnvs, policy: Policy, epsilon: float, max_steps: int) -> list[NDArray[np.uint8]]:
+    """Play one episode; return a picture of each of its states but the last, which the reset has replaced."""
+    timestep = envs.reset()
+    frames: list[NDArray[np.uint8]] = []
+    for _ in range(max_steps):
+        frame = envs.render()
+        if frame is None:
+            raise ValueError(f"{env_id} cannot be drawn: its render() gives no picture")
+        frames.append(frame)
+        envs.send(policy.act(timestep, epsilon).action)
+        timestep = envs.recv()
+        if bool(timestep.terminated[0] | timestep.truncated[0]):
+            break
+    return frames
+
+
+def _fps(config: Config, kind: str) -> int:
+    """Return at how many pictures per second this environment is seen at its own pace."""
+    if kind == "ale":
+        return max(1, _ATARI_FPS // config.env.frame_skip)
+    if kind in _BOARD_FPS:
+        return _BOARD_FPS[kind]
+    entry_point = gym.spec(config.env.id.rpartition(":")[2]).entry_point
+    creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    return int(getattr(creator, "metadata", {}).get("render_fps") or _UNKNOWN_FPS)
