@@ -1,0 +1,87 @@
+"""What the presets learn: runs of several seeds side by side, and the table and the curves of their returns.
+
+    python -m benchmarks.learning --presets cartpole acrobot --seeds 1 2 3 --jobs 2
+    python -m benchmarks.learning --presets minatar --collect        # only read the runs that are there
+
+Each run is `lockstep train PRESET --seed S` with one rank and one thread. A row holds the final greedy evaluation of
+every seed; the table their mean and standard deviation over seeds. Runs lie in runs/learning/PRESET-sSEED and a finished
+one is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.rows import HERE, write_rows
+from trainer.log.plot import learning_curve
+
+
+def train(preset: str, seed: int, folder: Path, extra: list[str]) -> None:
+    """Train one seed, unless it is finished."""
+    name = f"{preset}-s{seed}"
+    if (folder / name / "results.json").exists():
+        return
+    command = [sys.executable, "-m", "trainer", "train", preset, "--seed", str(seed), "--runtime.threads", "1"]
+    command += ["--log.dir", str(folder), "--log.name", name, "--log.video", "False", *extra]
+    with (folder / f"{name}.log").open("w") as log:
+        subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=True)
+
+
+def row(preset: str, seeds: list[int], folder: Path, extra: list[str]) -> dict[str, Any]:
+    """Return the numbers of all seeds of one preset."""
+    results = [json.loads((folder / f"{preset}-s{seed}" / "results.json").read_text()) for seed in seeds]
+    means = [result["evaluation"]["mean"] for result in results]
+    return {
+        "preset": preset,
+        "train": f"lockstep train {preset} --seed S {' '.join(extra)}".strip(),
+        "seeds": seeds,
+        "env_steps": results[0]["env_steps"],
+        "episodes": results[0]["evaluation"]["episodes"],
+        "return_by_seed": means,
+        "return_mean": statistics.fmean(means),
+        "return_std": statistics.stdev(means) if len(means) > 1 else 0.0,
+        "minutes_by_seed": [result["seconds"] / 60 for result in results],
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--presets", nargs="+", required=True)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--folder", type=Path, default=Path("runs/learning"))
+    parser.add_argument("--collect", action="store_true", help="train nothing")
+    parser.add_argument("--plots", type=Path, default=HERE / "results", help="folder for the learning curves")
+    options, extra = parser.parse_known_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    if not options.collect:
+        with ThreadPoolExecutor(options.jobs) as pool:
+            jobs = [(preset, seed) for preset in options.presets for seed in options.seeds]
+            list(pool.map(lambda job: train(*job, options.folder, extra), jobs))
+    rows = [row(preset, options.seeds, options.folder, extra) for preset in options.presets]
+    for preset in options.presets:
+        folders = [options.folder / f"{preset}-s{seed}" for seed in options.seeds]
+        learning_curve(folders, options.plots / f"learning_{preset}.png", title=f"{preset}, {len(folders)} seeds")
+    table = Table("preset", "env steps", "seeds", "greedy return, mean ± std over seeds", "by seed", "minutes a run")
+    for r in rows:
+        by_seed = ", ".join(f"{value:.1f}" for value in r["return_by_seed"])
+        score = f"{r['return_mean']:.1f} ± {r['return_std']:.1f}"
+        minutes = f"{statistics.median(r['minutes_by_seed']):.1f}"
+        table.add_row(r["preset"], f"{r['env_steps']:,}", str(len(r["seeds"])), score, by_seed, minutes)
+    Console().print(table)
+    print(f"rows: {write_rows('learning', rows).relative_to(HERE.parent)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
