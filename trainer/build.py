@@ -183,13 +183,18 @@ def torso_kind(config: Config, spec: EnvSpec) -> str:
     return "minatar" if spec.obs_shape[1:] == (10, 10) else "nature"
 
 
-def build_net(config: Config, spec: EnvSpec, device: torch.device) -> QNetwork:
-    """Make a Q-network; all calls with one config give the same weights, on every rank."""
+def check_torso(config: Config, spec: EnvSpec) -> None:
+    """Raise ConfigError if the network's body cannot take the observations."""
     kind = torso_kind(config, spec)
     smallest = {"nature": 36, "minatar": 3}.get(kind, 0)
     if smallest and (len(spec.obs_shape) != 3 or min(spec.obs_shape[1:]) < smallest):
         problem = f"needs images of at least {smallest}x{smallest}, {config.env.id} gives {spec.obs_shape}"
         raise ConfigError("net.torso", kind, problem, "use --net.torso auto or mlp")
+
+
+def build_net(config: Config, spec: EnvSpec, device: torch.device) -> QNetwork:
+    """Make a Q-network; all calls with one config give the same weights, on every rank."""
+    kind = torso_kind(config, spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeding.stream_seed(config.seed, "weights"))
         torso = _TORSOS[kind](spec.obs_shape, config.net.hidden)

@@ -14,7 +14,8 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_type_hints
+from types import UnionType
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -189,17 +190,38 @@ def _flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _from_dict(cls: Any, values: dict[str, Any]) -> Any:
+def _from_dict(cls: Any, values: Any, prefix: str = "") -> Any:
     """Rebuild nested dataclasses; a field that this version does not know is refused, a missing one has its default."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{prefix.removesuffix('.') or 'it'} is {values!r}, not an object of fields")
     fields = {f.name: f for f in dataclasses.fields(cls)}
     unknown = set(values) - set(fields)
     if unknown:
-        raise ValueError(f"unknown field {sorted(unknown)[0]!r}: written by another version of lockstep?")
+        raise ValueError(f"unknown field {prefix}{sorted(unknown)[0]}: written by another version of lockstep?")
     hints = get_type_hints(cls)
     built = {}
     for name, value in values.items():
-        if dataclasses.is_dataclass(hints[name]):
-            built[name] = _from_dict(hints[name], value)
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint):
+            built[name] = _from_dict(hint, value, f"{prefix}{name}.")
+        elif not _fits(value, hint):
+            raise ValueError(f"{prefix}{name} is {value!r}, not {getattr(hint, '__name__', hint)}")
         else:
             built[name] = tuple(value) if isinstance(value, list) else value
     return cls(**built)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a JSON value may stand in a field of this type."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return value in inner
+    if kind is UnionType:
+        return any(_fits(value, one) for one in inner)
+    if kind is tuple:
+        if not isinstance(value, list) or (inner[-1] is not ... and len(value) != len(inner)):
+            return False
+        return all(_fits(item, inner[0]) for item in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is hint

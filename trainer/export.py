@@ -6,6 +6,7 @@ network, observations to try it on and the facts to store besides are handed in.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import warnings
@@ -95,7 +96,7 @@ def _safetensors(net: nn.Module, obs: Tensor, path: Path, about: dict[str, str])
 
 
 def _torchscript(net: nn.Module, obs: Tensor, path: Path, about: dict[str, str]) -> Compute:
-    traced: Any = torch.jit.trace(QValues(net), obs)  # type: ignore[no-untyped-call]
+    traced: Any = torch.jit.trace(QValues(net), obs, check_trace=False)  # type: ignore[no-untyped-call]
     torch.jit.save(traced, path, _extra_files={"about.json": json.dumps(about)})
     loaded: Compute = torch.jit.load(path)  # type: ignore[no-untyped-call]
     return loaded
@@ -107,8 +108,9 @@ def _onnx(net: nn.Module, obs: Tensor, path: Path, about: dict[str, str]) -> Com
         import onnxscript  # noqa: F401  (what torch.onnx needs)
     except ModuleNotFoundError as error:
         raise ValueError(f"--format onnx needs {error.name}: pip install 'lockstep[export]'") from None
+    single = copy.deepcopy(net).float()  # onnxruntime has no convolution in double precision
     program: Any = torch.onnx.export(
-        QValues(net),
+        QValues(single),
         (obs,),
         dynamo=True,
         dynamic_shapes={"obs": {0: torch.export.Dim("batch")}},

@@ -107,6 +107,8 @@ def command(arguments: Sequence[str], ranks: int, launcher: str) -> list[str]:
     if launcher == "torchrun":
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
         return [*torchrun, *(("-m", "trainer") if not arguments[0].endswith(".py") else ()), *arguments]
+    if launcher == "python":
+        return [sys.executable, *arguments]
     assert launcher == "spawn"
     return [sys.executable, "-m", "trainer", *arguments, "--ranks", str(ranks)]
 

@@ -15,7 +15,6 @@ from rich.text import Text
 
 from trainer.cli import find_preset, parse_options
 from trainer.config import Config
-from trainer.log.format import compact
 from trainer.presets import PRESETS
 
 
@@ -45,7 +44,7 @@ def _table() -> Table:
     table.add_column("env steps", justify="right", no_wrap=True)
     table.add_column("what it is")
     for name, make in PRESETS.items():
-        table.add_row(name, compact(make().total_env_steps), Text(describe(name, make)))
+        table.add_row(name, f"{make().total_env_steps:,}", Text(describe(name, make)))
     return table
 
 
