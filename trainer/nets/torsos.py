@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ class VectorTorso(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.layers.parameters()).dtype
+        return cast(nn.Linear, self.layers[0]).weight.dtype
 
 
 class ImageTorso(nn.Module):
@@ -51,7 +52,7 @@ class ImageTorso(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.layers.parameters()).dtype
+        return cast(nn.Linear, self.layers[0]).weight.dtype
 
 
 def nature(obs_shape: tuple[int, ...], hidden: Sequence[int]) -> ImageTorso:

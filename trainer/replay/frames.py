@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trainer.replay.ring import Ring
+from trainer.replay.ring import Ring, pick
 
 
 class Frames:
@@ -29,11 +29,10 @@ class Frames:
     def gather(self, ring: Ring, index: Tensor) -> Tensor:
         """Return the observations of rows, flat index [B] -> [B, *]."""
         if self.stack == 1:
-            return ring.frames[index]
+            return pick(ring.frames, index)
         back = torch.arange(self.stack - 1, -1, -1, device=index.device)  # oldest first
-        age = ring.age[index].long()[:, None]
+        age = pick(ring.age, index).long()[:, None]
         rows = ring.shift(index[:, None], -torch.minimum(back, age))  # [B, stack]
-        obs = ring.frames[rows]
         if self.pad == "zero":
-            obs = obs * (back <= age).view(*rows.shape, *[1] * (obs.ndim - 2))
-        return obs
+            rows = torch.where(back <= age, rows, ring.blank)
+        return pick(ring.frames, rows)

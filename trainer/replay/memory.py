@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trainer.replay.frames import Frames
 from trainer.replay.nstep import fold
-from trainer.replay.ring import STOP, TERMINAL, Ring
+from trainer.replay.ring import STOP, TERMINAL, Ring, pick
 from trainer.replay.uniform import UniformSampler
 from trainer.types import Batch, Choice, State, Timestep
 
@@ -67,20 +67,19 @@ class ReplayMemory:
         if count == 1:
             yield everything
             return
-        for i in range(count):
-            first = i * self.batch_size
-            yield everything.map(lambda field, first=first: field[first : first + self.batch_size])  # type: ignore[misc]
+        fields = [[None] * count if field is None else torch.split(field, self.batch_size) for field in everything]
+        yield from (Batch(*parts) for parts in zip(*fields, strict=True))
 
     def fetch(self, index: Tensor) -> Batch:
         """Return the transitions at flat ring indices [K], folded, on the learner's device."""
         ring = self.ring
         window = ring.shift(index[:, None], self._window)  # [K, n]
-        flags = ring.flags[window]
-        reward = ring.reward[window].to(self.dtype)
+        flags = pick(ring.flags, window)
+        reward = pick(ring.reward, window).to(self.dtype)
         ret, discount, length = fold(reward, flags & TERMINAL != 0, flags & STOP != 0, self.gamma)
         batch = Batch(
             obs=self.frames.gather(ring, index),
-            action=ring.action[index].long(),
+            action=pick(ring.action, index).long(),
             ret=ret,
             discount=discount,
             next_obs=self.frames.gather(ring, ring.shift(index, length)),

@@ -25,6 +25,11 @@ _FIELDS = ("frames", "action", "reward", "flags", "age", "slots")
 _LANES = ("written", "head", "mature", "tail", "age_now")
 
 
+def pick(field: Tensor, index: Tensor) -> Tensor:
+    """Return field[index] for rows index [...]; copies whole rows, where indexing goes element by element."""
+    return field.index_select(0, index.flatten()).view(*index.shape, *field.shape[1:])
+
+
 class Ring:
     """Rows of (frame, action, reward, flags, age in the episode) for N lanes.
 
@@ -48,10 +53,11 @@ class Ring:
         assert rows > horizon + stack + 3, "a ring too small for one window: config should have refused it"
         self.rows, self.lanes, self.horizon, self.stack, self.device = rows, lanes, horizon, stack, device
 
-        def field(dtype: torch.dtype, *shape: int) -> Tensor:
-            return torch.zeros(rows * lanes, *shape, dtype=dtype, device=device, pin_memory=pin)
+        def field(dtype: torch.dtype, *shape: int, more: int = 0) -> Tensor:
+            return torch.zeros(rows * lanes + more, *shape, dtype=dtype, device=device, pin_memory=pin)
 
-        self.frames = field(frame_dtype, *frame_shape)  # [T*N, *frame]
+        self.blank = rows * lanes  # index of a frame of zeros, never written
+        self.frames = field(frame_dtype, *frame_shape, more=1)  # [T*N + 1, *frame]
         self.action = field(torch.int32)  # [T*N]
         self.reward = field(torch.float32)
         self.flags = field(torch.uint8)
@@ -140,7 +146,7 @@ class Ring:
         used = min(self.rows, int(self.written.max()) + 2)
         state: State = {name: getattr(self, name)[lanes] for name in _LANES}
         for name in _FIELDS:
-            field: Tensor = getattr(self, name)
+            field: Tensor = getattr(self, name)[: self.blank]
             state[name] = field.view(self.rows, self.lanes, *field.shape[1:])[:used, lanes]
         return state
 
@@ -148,6 +154,6 @@ class Ring:
         for name in _LANES:
             getattr(self, name)[lanes] = state[name].to(self.device)
         for name in _FIELDS:
-            field: Tensor = getattr(self, name)
+            field: Tensor = getattr(self, name)[: self.blank]
             saved: Tensor = state[name]
             field.view(self.rows, self.lanes, *field.shape[1:])[: len(saved), lanes] = saved.to(self.device)
