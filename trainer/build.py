@@ -142,7 +142,6 @@ def build_envs(
 ) -> ShardedEnvs:
     """Make this rank's environments, one backend a shard; those of evaluation have seeds of their own, in sets."""
     count = per_shard or (layout.eval_envs_per_shard if evaluation else layout.envs_per_shard)
-    assert eval_set == 0 or (evaluation and eval_set < EVAL_SETS and count * layout.shards <= EVAL_ENVS)
     first = eval_set * EVAL_ENVS
     env = config.env
     backends = {

@@ -214,7 +214,7 @@ class Run:
         if stored:
             self.replay.load_state_dict({shard: state["replay"] for shard, state in owned.items()})
         else:
-            refill = -(-self.config.replay.learning_starts // self.config.env.num_envs)
+            refill = -(-self.config.replay.learning_starts // self.config.env.num_envs) + 1  # one may be an autoreset
             self.replay.wait_until(self.step + refill + 1)
             self.logger.message(f"the checkpoint holds no replay: {refill} steps refill it before learning goes on")
         if self.envs.saves_state:

@@ -13,7 +13,17 @@ from safetensors.torch import load_file
 
 COMMON = ("--shards", "4", "--total_env_steps", "2400", "--log.every", "400", "--checkpoint.every", "0")
 DEBUG = ("train", "debug", *COMMON, "--eval.episodes", "8")
-CARTPOLE = ("train", "cartpole", *COMMON, "--replay.learning_starts", "400", "--eval.every", "0", "--eval.episodes", "4")
+CARTPOLE = (
+    "train",
+    "cartpole",
+    *COMMON,
+    "--replay.learning_starts",
+    "400",
+    "--eval.every",
+    "0",
+    "--eval.episodes",
+    "4",
+)
 F64 = ("--runtime.dtype", "float64")
 
 
@@ -38,7 +48,17 @@ def evaluation(run_dir: Path) -> dict[str, Any]:
 CASES = {
     "debug": (DEBUG, (2, 4)),
     "3 steps, Double, ladder, DDP": (
-        (*DEBUG, "--replay.n_step", "3", "--loss.double", "True", "--policy.exploration", "ladder", "--sync.kind", "ddp"),
+        (
+            *DEBUG,
+            "--replay.n_step",
+            "3",
+            "--loss.double",
+            "True",
+            "--policy.exploration",
+            "ladder",
+            "--sync.kind",
+            "ddp",
+        ),
         (4,),
     ),
     "native CartPole": (CARTPOLE, (2,)),

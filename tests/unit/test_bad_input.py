@@ -1,4 +1,4 @@
-"""Bad input is answered with status 2 and one line that names field, value and remedy; nothing has been written then."""
+"""Bad input is answered with status 2 and one line that names field, value and remedy, and nothing is written."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from trainer import checkpoint
 from trainer.__main__ import main
 from trainer.build import build_net, inspect_env
 from trainer.cli import parse_train
@@ -117,6 +118,9 @@ def test_the_weights_are_those_of_the_checkpoint(run: Path) -> None:
     first, last = (load_net(config, spec, find_checkpoint(run, step), device).state_dict() for step in (125, 250))
     assert not any(torch.equal(first[name], last[name]) for name in first)
     assert not any(torch.equal(first[name], fresh[name]) for name in first)
+    stored = checkpoint.load(find_checkpoint(run, 125), ()).replicated
+    assert all(torch.equal(first[name], stored["net"][name]) for name in first)
+    assert not any(torch.equal(first[name], stored["target_net"][name]) for name in first)
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "torchscript"])

@@ -38,6 +38,7 @@ class FakeEnvs:
 
     def recv(self) -> Timestep:
         self.steps += 1
+        assert self.steps < 1000, "play does not end"
         return self.reset()
 
     def episodes(self) -> list[Episode]:

@@ -47,11 +47,13 @@ def test_updates_of_a_whole_run(num_envs: int, every: float, starts: int, total:
     assert not any(count for step, count in enumerate(counts, 1) if step * num_envs <= starts)
 
 
-@pytest.mark.parametrize(("every", "expected"), [(8, [1, 1, 1, 1]), (16, [0, 1, 0, 1]), (12, [0, 1, 1, 0]), (3, [2] * 4)])
-def test_due_by_hand(every: int, expected: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("every", "counts"), [(8, [1, 1, 1, 1]), (16, [0, 1, 0, 1]), (12, [0, 1, 1, 0]), (3, [2, 3, 3, 2])]
+)
+def test_due_by_hand(every: int, counts: list[int]) -> None:
     layout = Layout(Config(env=EnvConfig(num_envs=8)), 1, 1, 0)
-    assert [multiples(step, 8, every) for step in range(1, 5)] == ([2, 3, 3, 2] if every == 3 else expected)
-    assert [layout.due(step, every) for step in range(1, 5)] == [bool(e) for e in expected]
+    assert [multiples(step, 8, every) for step in range(1, 5)] == counts
+    assert [layout.due(step, every) for step in range(1, 5)] == [bool(count) for count in counts]
 
 
 def test_linear() -> None:

@@ -71,6 +71,9 @@ def command(rest: list[str]) -> int:
     assert config.shards is not None
     shards = config.shards if config.shards % launch.world_size == 0 else launch.world_size
     layout = Layout(config, shards, launch.world_size, launch.rank)
+    if layout.eval_envs_per_shard * shards > EVAL_ENVS:
+        problem = f"a set of evaluation environments has {EVAL_ENVS}"
+        raise ConfigError("num_envs", config.eval.num_envs, problem, "use fewer")
     torch.set_num_threads(threads(config, spec, launch))
     with process_group(device, launch, TIMEOUT) as ranks:
         try:
@@ -99,7 +102,7 @@ def _with_video_path(arguments: Sequence[str]) -> list[str]:
 
 def _stated(options: Options, config: Config) -> Config:
     """Return the run's config with the evaluation that was asked for. Raises ConfigError for numbers out of range."""
-    limits = {"episodes": (1, None), "num_envs": (1, EVAL_ENVS), "epsilon": (0, 1), "seed": (0, EVAL_SETS - 1)}
+    limits = {"episodes": (1, None), "num_envs": (1, None), "epsilon": (0, 1), "seed": (0, EVAL_SETS - 1)}
     for name, (low, high) in limits.items():
         value = getattr(options, name)
         if value is not None and not low <= value <= (float("inf") if high is None else high):

@@ -77,7 +77,10 @@ def _as_rank(request: Request, launch: Launch) -> int:
     if launch.rank == 0:
         _check_folder(stated, request.resume)
         if request.resume is not None:
-            found = checkpoint.latest(request.resume / "checkpoints", warn=_tell)
+            try:
+                found = checkpoint.latest(request.resume / "checkpoints", warn=_tell)
+            except checkpoint.CheckpointError as error:
+                raise ValueError(f"--resume {request.resume}: {error}") from None
             if found is None:
                 raise ValueError(f"--resume {request.resume}: it holds no checkpoint; start a new run")
     device = choose_device(stated.runtime.device, launch)

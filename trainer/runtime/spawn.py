@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import signal
 import sys
@@ -38,6 +39,7 @@ def spawn(ranks: int, module: str, arguments: Sequence[str]) -> int:
     )
     if any(f.name == "signals_to_handle" for f in dataclasses.fields(LaunchConfig)):
         config.signals_to_handle = "SIGQUIT"  # else the agent would end the ranks, and itself with status 1
+    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)  # we tell it below
     for sig in SIGNALS:
         signal.signal(sig, _forward)
     try:
