@@ -207,6 +207,8 @@ class EvalConfig:
     """Environments that play them, over all ranks [count]."""
     epsilon: float = 0.0
     """Exploration in evaluation [0-1]."""
+    max_steps: int = 27_000
+    """An episode that is longer is cut there and counts as it stands: a greedy policy may never end it [steps]."""
 
 
 @dataclass(frozen=True)

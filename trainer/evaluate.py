@@ -23,13 +23,15 @@ class Score(NamedTuple):
     length: float
 
 
-def play(envs: Envs, policy: Policy, quota: dict[int, int], epsilon: float) -> list[Episode]:
-    """Play until every environment (by global index) finished its quota of episodes; return those.
+def play(envs: Envs, policy: Policy, quota: dict[int, int], epsilon: float, max_steps: int) -> list[Episode]:
+    """Play until every environment (global index, in the order of `envs`) finished its quota of episodes; return those.
 
-    A fixed number per environment: taking whichever end first would favour short episodes.
+    A fixed number per environment: taking whichever end first would favour short episodes. An environment that is
+    still in one episode after `max_steps` counts it as it stands and plays no further.
     """
     left = dict(quota)
     played: list[Episode] = []
+    ret, length = np.zeros(len(quota)), np.zeros(len(quota), dtype=np.int64)
     envs.episodes()
     timestep = envs.reset()
     while any(left.values()):
@@ -39,6 +41,14 @@ def play(envs: Envs, policy: Policy, quota: dict[int, int], epsilon: float) -> l
             if left[episode.env] > 0:
                 left[episode.env] -= 1
                 played.append(episode)
+        ret += timestep.reward.cpu().numpy()
+        length += 1
+        ended = (timestep.terminated | timestep.truncated).cpu().numpy()
+        ret[ended], length[ended] = 0.0, 0
+        for i, env in enumerate(quota):
+            if length[i] >= max_steps and left[env] > 0:
+                left[env] = 0
+                played.append(Episode(env, float(ret[i]), int(length[i])))
     return played
 
 

@@ -48,6 +48,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "eval.episodes": (0, math.inf, True),
     "eval.num_envs": (1, math.inf, True),
     "eval.epsilon": (0, 1, True),
+    "eval.max_steps": (1, math.inf, True),
 }
 _MAY_BE_INFINITE = {"optim.max_grad_norm"}
 

@@ -39,7 +39,8 @@ class FakeEnvs:
     def recv(self) -> Timestep:
         self.steps += 1
         assert self.steps < 1000, "play does not end"
-        return self.reset()
+        ended = torch.tensor([self.steps % length == 0 for length in self.lengths])
+        return self.reset()._replace(reward=torch.full((self.num_envs,), 0.5), terminated=ended)
 
     def episodes(self) -> list[Episode]:
         if self.stale:
@@ -60,14 +61,19 @@ class FakePolicy:
         return Choice(torch.zeros(timestep.obs.shape[0], dtype=torch.int64))
 
 
-def play_fake(envs: Any, quota: dict[int, int]) -> list[Episode]:
-    return play(envs, FakePolicy(), quota, 0.0)  # type: ignore[arg-type]
+def play_fake(envs: Any, quota: dict[int, int], max_steps: int = 500) -> list[Episode]:
+    return play(envs, FakePolicy(), quota, 0.0, max_steps)  # type: ignore[arg-type]
 
 
 def test_each_environment_plays_its_quota_however_short_its_episodes() -> None:
     played = play_fake(FakeEnvs([2, 7, 3], first=4), {4: 2, 5: 3, 6: 1})
     expected = [(4, 1.0, 2), (4, 2.0, 2), (5, 1.0, 7), (5, 2.0, 7), (5, 3.0, 7), (6, 1.0, 3)]
     assert sorted(map(tuple, played)) == expected
+
+
+def test_an_episode_that_never_ends_is_cut_and_counted_as_it_stands() -> None:
+    played = play_fake(FakeEnvs([2, 10**9, 30], first=4), {4: 2, 5: 3, 6: 1}, max_steps=40)
+    assert sorted(map(tuple, played)) == [(4, 1.0, 2), (4, 2.0, 2), (5, 20.0, 40), (6, 1.0, 30)]
 
 
 def test_a_rank_without_a_quota_plays_nothing() -> None:

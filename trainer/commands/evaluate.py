@@ -17,9 +17,8 @@ from rich.table import Table
 from trainer.atari_scores import game_of, human_normalized
 from trainer.build import EVAL_ENVS, EVAL_SETS, inspect_env, play_episodes, threads
 from trainer.cli import parse_options
+from trainer.commands.common import fail, write_json
 from trainer.commands.record import record
-from trainer.commands.train import _fail as fail
-from trainer.commands.train import write_json
 from trainer.commands.trained import find_checkpoint, load_net, read_run
 from trainer.config import Config, ConfigError
 from trainer.evaluate import Score, score
@@ -28,8 +27,6 @@ from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import choose_device, process_group
 from trainer.types import Episode
 
-TIMEOUT = 7200.0
-"""Ranks wait so long for the one with the longest episodes; a failed rank ends the others without it [s]."""
 VIDEO_IN_RUN = "agent.gif"
 DEFAULT_EPISODES = 100
 
@@ -75,18 +72,19 @@ def command(rest: list[str]) -> int:
         problem = f"a set of evaluation environments has {EVAL_ENVS}"
         raise ConfigError("num_envs", config.eval.num_envs, problem, "use fewer")
     torch.set_num_threads(threads(config, spec, launch))
-    with process_group(device, launch, TIMEOUT) as ranks:
+    with process_group(device, launch, config.runtime.timeout) as ranks:
         try:
             found = ranks.gather(found)[0]
             assert found is not None
             net = load_net(config, spec, found, device)
-            parts = ranks.gather(play_episodes(config, layout, spec, net, device, eval_set=options.seed))
+            played = play_episodes(config, layout, spec, net, device, eval_set=options.seed)
+            parts = ranks.gather(played, patient=True)
         except BaseException as error:  # KeyboardInterrupt included: the peers must end as well
             return fail(error, ranks)
     if launch.rank == 0:
         # by environment: the order is the same on any number of ranks
-        played: list[Episode] = sorted((e for part in parts for e in part), key=lambda episode: episode.env)
-        _tell(options, config, played, layout.env_steps(found.step), found.step)
+        by_env: list[Episode] = sorted((e for part in parts for e in part), key=lambda episode: episode.env)
+        _tell(options, config, by_env, layout.env_steps(found.step), found.step)
     return 0
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.atari_scores import game_of, human_normalized
-from trainer.commands.train import write_json
+from trainer.commands.common import write_json
 from trainer.config import Config
 
 

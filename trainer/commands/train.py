@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import time
-import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +14,11 @@ import torch
 from trainer import checkpoint
 from trainer.build import build_run, check_memory, check_torso, inspect_env
 from trainer.cli import Request
+from trainer.commands.common import fail, tell, write_json
 from trainer.config import Config, ConfigError
 from trainer.envs import EnvSpec
 from trainer.layout import Layout, scaled
-from trainer.run import AgreedError, Run
-from trainer.runtime.failure import EXIT_FAILED, LAST_WORDS, condense, lost_peer, tell_launcher
+from trainer.run import Run
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import Ranks, choose_device, process_group
 from trainer.runtime.spawn import spawn
@@ -78,7 +75,7 @@ def _as_rank(request: Request, launch: Launch) -> int:
         _check_folder(stated, request.resume)
         if request.resume is not None:
             try:
-                found = checkpoint.latest(request.resume / "checkpoints", warn=_tell)
+                found = checkpoint.latest(request.resume / "checkpoints", warn=tell)
             except checkpoint.CheckpointError as error:
                 raise ValueError(f"--resume {request.resume}: {error}") from None
             if found is None:
@@ -89,7 +86,7 @@ def _as_rank(request: Request, launch: Launch) -> int:
             run_dir, found = ranks.gather((request.resume or _folder(stated), found))[0]
             score = _train(stated, layout, spec, ranks, launch, run_dir, found)
         except BaseException as error:  # KeyboardInterrupt included: the peers must end as well
-            return _fail(error, ranks)
+            return fail(error, ranks)
     if ranks.rank == 0 and score is not None:
         from trainer.commands.results import leave_results
 
@@ -151,44 +148,9 @@ def _status(run: Run, run_dir: Path, state: str) -> None:
         write_json(run_dir / "status.json", status | {"signal": run.stopped_by})
 
 
-def _fail(error: BaseException, ranks: Ranks) -> int:
-    """Tell the first cause, make the peers end, and leave without waiting for any of them."""
-    told = f"{type(error).__name__}: {error}" if not isinstance(error, AgreedError) else str(error)
-    cause = condense(told)
-    if lost_peer(error):
-        time.sleep(LAST_WORDS)  # the launcher blames the rank that it sees end first
-    first = ranks.watch.report(cause)
-    mine = first == f"rank {ranks.rank}: {cause}"
-    if isinstance(error, AgreedError):
-        if ranks.rank == 0:
-            _tell(cause)
-    elif mine:
-        traceback.print_exception(error)
-        _tell(f"rank {ranks.rank} failed: {cause}")
-    else:
-        _tell(f"rank {ranks.rank} stops, because of {first}")
-    if (mine or isinstance(error, AgreedError)) and isinstance(error, Exception):
-        tell_launcher(error)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(EXIT_FAILED)  # a peer may sit in a collective that will never end: no goodbye
-
-
 def _folder(stated: Config) -> Path:
     name = stated.log.name
     if not name:
         env = stated.env.id.replace("/", "-").replace(":", "-")
         name = f"{stated.preset}-{env}-s{stated.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     return Path(stated.log.dir) / name
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON by rename, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".tmp")
-    part.write_text(json.dumps(value, indent=1) + "\n")
-    part.replace(path)
-
-
-def _tell(text: str) -> None:
-    print(f"lockstep: {text}", file=sys.stderr, flush=True)

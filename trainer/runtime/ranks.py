@@ -22,6 +22,8 @@ from trainer.runtime.failure import FailureWatch
 from trainer.runtime.launched import Launch
 from trainer.runtime.orphan import die_with_parent
 
+_PATIENCE = timedelta(hours=2)
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -33,11 +35,15 @@ class Ranks:
     local_world_size: int
     device: torch.device
     watch: FailureWatch
+    patient: dist.ProcessGroup  # for meetings to which ranks come minutes apart
 
-    def gather(self, value: Any) -> list[Any]:
-        """Return every rank's small object, in the order of ranks. A collective."""
+    def gather(self, value: Any, *, patient: bool = False) -> list[Any]:
+        """Return every rank's small object, in the order of ranks. A collective.
+
+        patient: wait for hours, not for `runtime.timeout`; a rank that fails meanwhile still ends all of them.
+        """
         values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self.patient if patient else None)
         return values
 
     def any(self, *flags: bool) -> list[bool]:
@@ -96,7 +102,8 @@ def process_group(device: torch.device, launch: Launch, timeout: float) -> Itera
         world_size=launch.world_size,
         timeout=timedelta(seconds=timeout),
     )
-    ranks = Ranks(launch.rank, launch.local_rank, launch.world_size, launch.local_world_size, device, watch)
+    patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    ranks = Ranks(launch.rank, launch.local_rank, launch.world_size, launch.local_world_size, device, watch, patient)
     dist.all_reduce(torch.zeros(1, device=device))  # NCCL ignores the timeout of its first collective
     try:
         with watch:
