@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from trainer import build
 from trainer.atari_scores import RANDOM_AND_HUMAN, game_of, human_normalized
 from trainer.build import EVAL_ENVS, EVAL_SETS, build_envs, inspect_env
+from trainer.build import envs as build
 from trainer.commands.evaluate import table
 from trainer.commands.record import _frames
 from trainer.envs.base import opening
