@@ -39,7 +39,7 @@ def debug() -> Config:
 
 
 def cartpole() -> Config:
-    """CartPole-v1, RL Zoo's DQN network, batch and epsilon (Raffin 2020), with Double, 3-step returns and annealed lr."""
+    """CartPole-v1, RL Zoo's DQN network, batch and epsilon (Raffin 2020); Double, 3-step, annealed lr."""
     return Config(
         preset="cartpole",
         total_env_steps=100_000,
