@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -14,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from trainer.runtime.orphan import die_with_parent
 
 ROOT = Path(__file__).parents[2]
 MARK = "LOCKSTEP_TEST_RUN"
@@ -140,6 +143,7 @@ def started(
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             text=True,
+            preexec_fn=functools.partial(die_with_parent, signal.SIGKILL),  # if pytest itself is killed
         )
     program = Program(popen, said, mark, time.monotonic() + deadline)
     try:

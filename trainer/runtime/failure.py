@@ -17,6 +17,7 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 _POLL = 1.0  # s
 _GRACE = 2.0  # s in which a rank that noticed by itself may tell more than the thread would
+_JOIN = 10.0  # s
 EXIT_FAILED = 1
 LAST_WORDS = 1.5  # s that a rank leaves to the peer it lost, and to the launcher, to say what happened first
 _PEER_WORDS = ("gloo", "NCCL", "losed by peer")
@@ -39,6 +40,8 @@ class FailureWatch:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
+        if self.has_peers:  # an interpreter that ends while the thread is in a call of the store aborts
+            self._thread.join(_JOIN)
 
     def report(self, cause: str) -> str:
         """Record `cause` unless a peer was first; return the first cause, with the rank it came from."""
