@@ -4,8 +4,8 @@
     python -m benchmarks.learning --presets minatar --collect        # only read the runs that are there
 
 Each run is `lockstep train PRESET --seed S` with one rank and one thread. A row holds the final greedy evaluation of
-every seed; the table their mean and standard deviation over seeds. Runs lie in runs/learning/PRESET-sSEED and a finished
-one is not run again.
+every seed; the table their mean and standard deviation over seeds. Runs lie in runs/learning/PRESET-sSEED and a
+finished one is not run again.
 """
 
 from __future__ import annotations

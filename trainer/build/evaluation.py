@@ -1,0 +1,51 @@
+"""Evaluation of a network: environments and exploration of its own, episodes shared out over all shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from trainer.build.envs import EVAL_ENVS, build_envs
+from trainer.config import Config
+from trainer.envs import EnvSpec
+from trainer.evaluate import Score, play, quotas, score
+from trainer.layout import Layout
+from trainer.policy import EpsilonGreedy
+from trainer.runtime import seeding
+from trainer.runtime.ranks import Ranks
+from trainer.types import Envs, Episode
+
+
+def build_evaluator(config: Config, layout: Layout, spec: EnvSpec, net: nn.Module, ranks: Ranks) -> Callable[[], Score]:
+    """Return what plays config.eval.episodes, spread over all shards, and scores them. The result is a collective."""
+
+    def evaluate() -> Score:
+        played = play_episodes(config, layout, spec, net, ranks.device)
+        return score([episode for part in ranks.gather(played, patient=True) for episode in part])
+
+    return evaluate
+
+
+def play_episodes(
+    config: Config, layout: Layout, spec: EnvSpec, net: nn.Module, device: torch.device, *, eval_set: int = 0
+) -> list[Episode]:
+    """Play this rank's share of the evaluation episodes, on seeds that training never uses."""
+    envs = build_envs(config, layout, spec, device, evaluation=True, eval_set=eval_set)
+    policy = build_eval_policy(config, layout, envs, net, device, eval_set=eval_set)
+    every = quotas(config.eval.episodes, layout.eval_envs_per_shard * layout.shards)
+    first = layout.owned.start * layout.eval_envs_per_shard
+    mine = {env: every[env] for env in range(first, first + envs.num_envs)}
+    try:
+        return play(envs, policy, mine, config.eval.epsilon, config.eval.max_steps)
+    finally:
+        envs.close()
+
+
+def build_eval_policy(
+    config: Config, layout: Layout, envs: Envs, net: nn.Module, device: torch.device, *, eval_set: int = 0
+) -> EpsilonGreedy:
+    first = eval_set * EVAL_ENVS
+    streams = {shard: seeding.generator(config.seed, "evaluation", first + shard, device) for shard in layout.owned}
+    return EpsilonGreedy(net, envs.num_envs, envs.num_actions, streams, device)

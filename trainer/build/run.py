@@ -1,0 +1,107 @@
+"""Config -> Run."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer import checkpoint
+from trainer.build.envs import build_envs
+from trainer.build.evaluation import build_evaluator
+from trainer.build.nets import DTYPES, Weights, build_net, build_optimizer, threads
+from trainer.build.replay import build_replay
+from trainer.config import Config
+from trainer.envs import EnvSpec
+from trainer.layout import Layout
+from trainer.learner import Learner
+from trainer.log import make_logger
+from trainer.losses import dqn
+from trainer.policy import EpsilonGreedy
+from trainer.run import Run
+from trainer.runtime import seeding
+from trainer.runtime.launched import Launch
+from trainer.runtime.ranks import Ranks
+from trainer.runtime.spans import Spans
+from trainer.runtime.stop import StopRequest
+from trainer.sync import AllReduce, FlatParameters
+from trainer.types import State
+
+
+def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_dir: Path, launch: Launch) -> Run:
+    """Make every part of this rank's run and join them. A collective: the weights of rank 0 go to all."""
+    device, dtype = ranks.device, DTYPES[config.runtime.dtype]
+    torch.set_num_threads(threads(config, spec, launch))
+    torch.set_flush_denormal(True)  # moments of dead units decay through denormals, which a CPU handles slowly
+    envs = build_envs(config, layout, spec, device)
+    net = build_net(config, spec, device)
+    target_net = build_net(config, spec, device).requires_grad_(False)
+    spans = Spans()
+    flat, flat_target = FlatParameters(net), FlatParameters(target_net)
+    sync = AllReduce(flat, flat_target, build_optimizer(config, flat), ranks, spans, overlap=config.sync.kind == "ddp")
+    loss = functools.partial(dqn, double=config.loss.double, kind=config.loss.kind)
+    learner = Learner(sync.prepare(net), target_net, loss, sync, max_grad_norm=config.optim.max_grad_norm)
+    ladder = layout.ladder()
+    policy = EpsilonGreedy(
+        net,
+        layout.envs_per_rank,
+        spec.num_actions,
+        {shard: seeding.generator(config.seed, "policy", shard, device) for shard in layout.owned},
+        device,
+        None if ladder is None else torch.tensor(ladder, dtype=torch.float64, device=device),
+    )
+    logger = make_logger(
+        ranks.rank,
+        run_dir,
+        total_env_steps=layout.env_steps(layout.num_steps),
+        title=f"{config.preset} {config.env.id}",
+        config=config.to_dict(),
+        tensorboard=config.log.tensorboard,
+        wandb=config.log.wandb,
+        wandb_project=config.log.wandb_project,
+    )
+    return Run(
+        config=config,
+        layout=layout,
+        peers=ranks,
+        envs=envs,
+        policy=policy,
+        replay=build_replay(config, layout, spec, device, dtype),
+        learner=learner,
+        sync=sync,
+        weights={"net": Weights(net), "target_net": Weights(target_net)},
+        logger=logger,
+        spans=spans,
+        stop=StopRequest().install(),
+        evaluator=build_evaluator(config, layout, spec, net, ranks),
+        write=_writer(config, run_dir, ranks),
+        timestep=envs.reset(),
+    )
+
+
+def _writer(config: Config, run_dir: Path, ranks: Ranks) -> Callable[[int, State, dict[int, State]], None]:
+    def write(step: int, replicated: State, shards: dict[int, State]) -> None:
+        checkpoint.save(
+            run_dir / "checkpoints",
+            step,
+            replicated,
+            shards,
+            {"config": config.to_dict()},
+            _PatientRanks(ranks),
+            config.checkpoint.keep,
+        )
+
+    return write
+
+
+class _PatientRanks:
+    """Ranks as a checkpoint wants them: disks differ, so each waits long for the others' files."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.rank, self.world_size, self._ranks = ranks.rank, ranks.world_size, ranks
+
+    def gather(self, obj: Any) -> list[Any]:
+        return self._ranks.gather(obj, patient=True)
