@@ -107,7 +107,7 @@ class LossConfig:
     double: bool = False
     """Double Q-learning targets (van Hasselt et al. 2016)."""
     kind: Literal["huber", "mse"] = "mse"
-    """Regression loss on the TD error; both are halved squares near zero."""
+    """Regression loss on the TD error: its square, or half of that up to 1 and linear beyond (huber)."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class RuntimeConfig:
     """Precision of network and returns."""
     timeout: float = 120.0
     """A collective that takes longer ends the run [s]."""
-    poll_every: int = 256
+    poll_every: int = 1_000
     """Env steps between the ranks' agreement on stop requests and bad numbers [env steps]."""
 
 

@@ -31,25 +31,31 @@ class Learner:
         self.updates = 0
         self._recent: list[tuple[Tensor, ...]] = []  # what `drain` has not read yet, one entry an update
         self._names: tuple[str, ...] = ()
+        self._uniform: Tensor | None = None
 
     def update(self, batch: Batch, lr: float) -> UpdateOut:
         """Step the online network once on `batch`, with learning rate `lr`. A collective."""
         out = self.loss(self.net, self.target_net, batch)
-        loss = out.loss.mean()
         self.sync.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        out.loss.backward(self._weights(out.loss))  # type: ignore[no-untyped-call]
         self.sync.set_lr(lr)
         grad_norm = self.sync.step(self.max_grad_norm)
         self.updates += 1
         self._names = ("td_loss", "grad_norm", *out.metrics)
-        self._recent.append((loss.detach(), grad_norm, *(m.mean() for m in out.metrics.values())))
+        self._recent.append((out.loss.detach(), grad_norm[None], *out.metrics.values()))  # averaged when read
         return UpdateOut(priority=out.priority)
+
+    def _weights(self, loss: Tensor) -> Tensor:
+        """Return the weight of each sample in the gradient, [B]: the mean, for uniform sampling."""
+        if self._uniform is None or self._uniform.shape != loss.shape:
+            self._uniform = torch.full_like(loss, 1 / loss.numel(), requires_grad=False)
+        return self._uniform
 
     def drain(self) -> dict[str, list[float]]:
         """Read the metrics of the updates since the last drain; waits for the device."""
         if not self._recent:
             return {}
-        columns = torch.stack([torch.stack(row) for row in self._recent]).T.tolist()
+        columns = torch.stack([torch.stack(column).mean(1) for column in zip(*self._recent, strict=True)]).tolist()
         self._recent = []
         return dict(zip(self._names, columns, strict=True))
 

@@ -149,13 +149,13 @@ def test_odd_sizes_are_the_plain_optimizer_up_to_its_rounding(kind: str, optim: 
 @pytest.mark.parametrize("kind", ["flat", "ddp"])
 @pytest.mark.parametrize("optim", [ADAM, RMSPROP], ids=["adam", "rmsprop"])
 def test_clipping_is_torch_clip_grad_norm(kind: str, optim: OptimConfig, ranks: Ranks) -> None:
-    stated = config(replace(optim, max_grad_norm=0.3), "float64")
+    stated = config(replace(optim, max_grad_norm=0.6), "float64")
     ours, plain = Ours(stated, kind, (7,), ranks), Plain(stated, (7,))
     norms = []
     for batch in batches((7,), 30, torch.float64):
         ours.learner.update(batch, optim.lr)
         norms.append(plain.update(batch, optim.lr))
-    assert min(norms) < 0.3 < max(norms), "both sides of the clip"
+    assert min(norms) < 0.6 < max(norms), "both sides of the clip"
     torch.testing.assert_close(ours.learner.drain()["grad_norm"], norms, rtol=1e-12, atol=0)
     for ours_p, plain_p in zip(ours.net.parameters(), plain.net.parameters(), strict=True):
         torch.testing.assert_close(ours_p, plain_p, rtol=0, atol=1e-12)

@@ -61,7 +61,9 @@ def twin(net: Table, target_net: Table, batch: Batch, double: bool, kind: str) -
             y += float(batch.discount[b]) * value
         error = y - online[state, action]
         deltas[b] = error
-        if kind == "mse" or abs(error) <= 1:
+        if kind == "mse":
+            losses[b] = error**2
+        elif abs(error) <= 1:
             losses[b] = error**2 / 2
         else:
             losses[b] = abs(error) - 1 / 2
@@ -88,13 +90,13 @@ def test_loss_equals_the_papers(double: bool, kind: Any, seed: int) -> None:
 
 @pytest.mark.parametrize(("double", "kind"), CASES)
 def test_gradient_flows_through_the_taken_action_alone(double: bool, kind: Any) -> None:
-    """d loss_b / d Q(s_b, a_b) = -delta_b, clipped to [-1, 1] by Huber; every other value and the target get none."""
+    """d loss_b / d Q(s_b, a_b) = -2 delta_b, or by Huber -delta_b clipped to [-1, 1]; every other value and the target get none."""
     net, target_net, batch = problem(3)
     dqn(net, target_net, batch, double=double, kind=kind).loss.sum().backward()
     _, deltas = twin(net, target_net, batch, double, kind)
     expected = np.zeros((10, A))
     for b in range(B):
-        slope = np.clip(deltas[b], -1, 1) if kind == "huber" else deltas[b]
+        slope = np.clip(deltas[b], -1, 1) if kind == "huber" else 2 * deltas[b]
         expected[int(batch.obs[b, 0]), int(batch.action[b])] -= slope
     assert net.table.grad is not None
     np.testing.assert_allclose(net.table.grad.numpy(), expected, atol=1e-12)

@@ -15,14 +15,18 @@ def dqn(net: nn.Module, target_net: nn.Module, batch: Batch, *, double: bool, ki
     """Regress Q(s, a) on the n-step target ret + discount * max_a' Q_target(s', a').
 
     With `double` the online network picks a' and the target network values it (van Hasselt et al. 2016, eq. 4).
-    Both losses are delta^2 / 2 for |delta| <= 1; `huber` is linear beyond.
+    `mse` is delta^2, as in CleanRL; `huber` is delta^2 / 2 for |delta| <= 1 and linear beyond.
     """
     with torch.no_grad():
         target = batch.ret + batch.discount * bootstrap(net, target_net, batch.next_obs, double=double)
     q: Tensor = net(batch.obs).q.gather(1, batch.action[:, None]).squeeze(1)
-    delta = target - q
-    loss = F.huber_loss(q, target, reduction="none") if kind == "huber" else 0.5 * delta.square()
-    return LossOut(loss=loss, priority=delta.detach().abs(), metrics={"q_values": q.detach()})
+    regress = F.huber_loss if kind == "huber" else F.mse_loss
+    values = q.detach()
+    return LossOut(
+        loss=regress(q, target, reduction="none"),
+        priority=(target - values).abs(),
+        metrics={"q_values": values},
+    )
 
 
 def bootstrap(net: nn.Module, target_net: nn.Module, next_obs: Tensor, *, double: bool) -> Tensor:

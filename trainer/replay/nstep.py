@@ -17,7 +17,7 @@ def fold(reward: Tensor, terminal: Tensor, stop: Tensor, gamma: float) -> tuple[
     steps = reward.shape[1]
     if steps == 1:  # the same numbers as below, in three operations instead of nine
         length = torch.ones_like(stop[:, 0], dtype=torch.int64)
-        return reward[:, 0], gamma * (~terminal[:, 0]).to(reward.dtype), length
+        return reward[:, 0], torch.full_like(reward[:, 0], gamma).masked_fill_(terminal[:, 0], 0), length
     open_after = (~stop).to(torch.int64).cumprod(1)
     inside = torch.cat((torch.ones_like(open_after[:, :1]), open_after[:, :-1]), 1)  # [B, n] 1 within the window
     powers = gamma ** torch.arange(steps + 1, dtype=reward.dtype, device=reward.device)

@@ -64,6 +64,8 @@ class Ring:
         self.age = field(torch.int32)
         self.slots = field(torch.int32)  # row of transition k of a lane at [k % T, lane]
         self.lane = torch.arange(lanes, device=device)
+        self._two = torch.arange(2, device=device)[:, None]
+        self._ahead = self._two + stack + 1  # rows in front of a cursor that its next moves forget
         zeros = torch.zeros(lanes, dtype=torch.int64, device=device)
         self.written = zeros.clone()  # [N] rows finished; the next one is written % T
         self.head, self.mature, self.tail = zeros.clone(), zeros.clone(), zeros.clone()
@@ -94,7 +96,7 @@ class Ring:
         happened = ~reset
         stop = done | life_lost
         here = self._at(self.written)
-        behind = self._at(self.written + 1)
+        behind = (here + self.lanes) % self.blank
         flags = START + TERMINAL * terminal.to(torch.uint8) + STOP * stop.to(torch.uint8)
         self.frames.index_copy_(0, here, frame)
         self.frames.index_copy_(0, behind, next_frame)
@@ -124,9 +126,8 @@ class Ring:
 
     def _advance(self, by: Tensor) -> None:
         """Move the cursors by 0, 1 or 2 rows and forget the transitions whose rows the next `add` may overwrite."""
-        for ahead in (0, 1):
-            row = self._at(self.written + self.stack + 1 + ahead)
-            self.tail += (self.flags[row] & START).long() * (by > ahead)
+        rows = self._at(self.written + self._ahead)  # [2, N]
+        self.tail += ((pick(self.flags, rows) & START != 0) & (by > self._two)).sum(0)
         self.written = self.written + by
 
     def _at(self, count: Tensor) -> Tensor:

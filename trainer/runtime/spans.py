@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 
 class Spans:
@@ -16,17 +14,21 @@ class Spans:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._open = ["other"]
+        self._next = "other"
         self._since = self._began = time.perf_counter()
 
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
+    def __call__(self, name: str) -> Spans:
+        """Return the context of a span; entered at once by `with`, and cheaper than a generator's."""
+        self._next = name
+        return self
+
+    def __enter__(self) -> None:
         self._switch()
-        self._open.append(name)
-        try:
-            yield
-        finally:
-            self._switch()
-            self._open.pop()
+        self._open.append(self._next)
+
+    def __exit__(self, *_: object) -> None:
+        self._switch()
+        self._open.pop()
 
     def _switch(self) -> None:
         now = time.perf_counter()
