@@ -90,7 +90,7 @@ def test_loss_equals_the_papers(double: bool, kind: Any, seed: int) -> None:
 
 @pytest.mark.parametrize(("double", "kind"), CASES)
 def test_gradient_flows_through_the_taken_action_alone(double: bool, kind: Any) -> None:
-    """d loss_b / d Q(s_b, a_b) = -2 delta_b, or by Huber -delta_b clipped to [-1, 1]; every other value and the target get none."""
+    """d loss_b / d Q(s_b, a_b) = -2 delta_b, or by Huber -delta_b clipped to [-1, 1]; no other value gets any."""
     net, target_net, batch = problem(3)
     dqn(net, target_net, batch, double=double, kind=kind).loss.sum().backward()
     _, deltas = twin(net, target_net, batch, double, kind)
