@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import os
+import multiprocessing
 import shutil
 import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_checkpoint_fakes import loaded_generation, save_generation, saved
+from test_checkpoint_fakes import die_at, loaded_generation, saved
 
 from trainer.checkpoint import latest
 from trainer.checkpoint.disk import Disk
@@ -49,23 +48,17 @@ def count_points(root: Path, step: int) -> int:
     return next(counter)
 
 
+# children of a process that never ran a network: torch's threads, once started, do not survive a fork
+CLEAN = multiprocessing.get_context("forkserver")
+CLEAN.set_forkserver_preload(["torch", "pytest", "trainer.checkpoint"])
+
+
 def save_and_die(root: Path, step: int, at: int) -> None:
     """Save generation 9 in a child with two ranks that dies, as a whole, when it comes to action number `at`."""
-    child = os.fork()
-    if child == 0:
-        try:
-            counter, lock = itertools.count(), threading.Lock()
-
-            def point(action: str, path: Path) -> None:
-                with lock:
-                    if next(counter) == at:
-                        os.kill(os.getpid(), signal.SIGKILL)
-
-            save_generation(root, step, 9, disk=Disk(point))
-        finally:
-            os._exit(42)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, "the child got past its end"
+    child = CLEAN.Process(target=die_at, args=(root, step, at))
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL, "the child got past its end"
 
 
 @pytest.mark.timeout(120)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import os
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -119,3 +122,15 @@ def test_an_error_is_the_result_of_its_rank() -> None:
     first, second = on_ranks(2, work)
     assert first == 0
     assert isinstance(second, CheckpointError)
+
+
+def die_at(root: Path, step: int, at: int) -> None:
+    """Save generation 9 and kill this process, as a whole, when it comes to action number `at`."""
+    counter, lock = itertools.count(), threading.Lock()
+
+    def point(action: str, path: Path) -> None:
+        with lock:
+            if next(counter) == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    save_generation(root, step, 9, disk=Disk(point))
