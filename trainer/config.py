@@ -84,6 +84,9 @@ class ReplayConfig:
     """Env steps before the first update [env steps]."""
     update_every: float = 10.0
     """Env steps per update; the replay ratio is batch_size / update_every [env steps]."""
+    burst: int = 1
+    """Updates done together, after burst * update_every env steps: in between the policy stands still, which explores
+    more coherently [updates]."""
     n_step: int = 1
     """Horizon of the n-step return [steps]."""
     gamma: float = 0.99

@@ -62,7 +62,8 @@ class Layout:
     def updates(self, step: int) -> int:
         """How many gradient steps belong to this step."""
         replay = self.config.replay
-        return multiples(step, self.config.env.num_envs, replay.update_every, start=replay.learning_starts)
+        period = replay.update_every * replay.burst
+        return replay.burst * multiples(step, self.config.env.num_envs, period, start=replay.learning_starts)
 
     def epsilon(self, step: int) -> float:
         policy = self.config.policy

@@ -86,13 +86,15 @@ def acrobot() -> Config:
 
 
 def mountaincar() -> Config:
-    """MountainCar-v0, RL Zoo's DQN settings (Raffin 2020)."""
+    """MountainCar-v0, RL Zoo's DQN settings (Raffin 2020): one environment and updates in bursts of eight."""
     return Config(
         preset="mountaincar",
         total_env_steps=120_000,
-        env=EnvConfig(id="MountainCar-v0", num_envs=8),
+        env=EnvConfig(id="MountainCar-v0", num_envs=1),
         policy=PolicyConfig(epsilon_end=0.07, epsilon_decay=24_000),
-        replay=ReplayConfig(capacity=10_000, batch_size=128, learning_starts=1_000, update_every=2, gamma=0.98),
+        replay=ReplayConfig(
+            capacity=10_000, batch_size=128, learning_starts=1_000, update_every=2, burst=8, gamma=0.98
+        ),
         net=NetConfig(hidden=(256, 256)),
         loss=LossConfig(kind="huber"),
         optim=OptimConfig(lr=4e-3, max_grad_norm=10),

@@ -28,6 +28,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "replay.batch_size": (1, math.inf, True),
     "replay.learning_starts": (0, math.inf, True),
     "replay.update_every": (0, math.inf, False),
+    "replay.burst": (1, math.inf, True),
     "replay.n_step": (1, math.inf, True),
     "replay.gamma": (0, 1, True),
     "optim.lr": (0, math.inf, False),

@@ -47,6 +47,15 @@ def test_updates_of_a_whole_run(num_envs: int, every: float, starts: int, total:
     assert not any(count for step, count in enumerate(counts, 1) if step * num_envs <= starts)
 
 
+def test_bursts_gather_updates_and_keep_their_number() -> None:
+    replay = ReplayConfig(learning_starts=8, update_every=2, burst=8)
+    layout = Layout(Config(total_env_steps=72, env=EnvConfig(num_envs=4), replay=replay), 1, 1, 0)
+    counts = [layout.updates(step) for step in range(1, 19)]
+    assert [step for step, count in enumerate(counts, 1) if count] == [6, 10, 14, 18]
+    assert set(counts) == {0, 8}
+    assert sum(counts) == (72 - 8) / 2
+
+
 @pytest.mark.parametrize(
     ("every", "counts"), [(8, [1, 1, 1, 1]), (16, [0, 1, 0, 1]), (12, [0, 1, 1, 0]), (3, [2, 3, 3, 2])]
 )
