@@ -5,7 +5,9 @@ Imports config alone, never torch, so that `lockstep presets` and `--help` answe
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from dataclasses import replace
 
 from trainer.config import (
     CheckpointConfig,
@@ -20,6 +22,8 @@ from trainer.config import (
     ReplayConfig,
     TargetConfig,
 )
+
+MINATAR_GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 
 
 def debug() -> Config:
@@ -134,6 +138,19 @@ def minatar(game: str = "Breakout") -> Config:
     )
 
 
+def minatar_dqn(game: str = "Breakout") -> Config:
+    """MinAtar with Dopamine's DQN settings for it (Castro et al. 2018): an update in four frames."""
+    base = minatar(game)
+    return replace(
+        base,
+        preset=f"minatar-dqn-{game.lower()}",
+        policy=PolicyConfig(epsilon_end=0.01, epsilon_wait=1_000, epsilon_decay=250_000),
+        replay=ReplayConfig(capacity=100_000, batch_size=32, learning_starts=1_000, update_every=4),
+        loss=LossConfig(kind="huber"),
+        optim=OptimConfig(lr=2.5e-4, eps=3.125e-4),
+    )
+
+
 def atari(game: str = "Breakout") -> Config:
     """Atari DQN as in Dopamine's dqn.gin (Castro et al. 2018): sticky actions, no life loss; 200M frames."""
     return Config(
@@ -191,6 +208,7 @@ PRESETS: dict[str, Callable[[], Config]] = {
     "minatar-freeway": lambda: minatar("Freeway"),
     "minatar-seaquest": lambda: minatar("Seaquest"),
     "minatar-spaceinvaders": lambda: minatar("SpaceInvaders"),
+    **{f"minatar-dqn-{game.lower()}": functools.partial(minatar_dqn, game) for game in MINATAR_GAMES},
     "atari": atari,
     "atari-nature": atari_nature,
 }
