@@ -44,7 +44,7 @@ from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import Ranks, process_group
 from trainer.runtime.spans import Spans
 from trainer.sync import AllReduce, FlatParameters
-from trainer.types import Batch
+from trainer.types import Batch, Rates
 
 LIMIT = 1.3
 """The most that exchange / bare may be."""
@@ -171,7 +171,7 @@ class Update:
 
     def run(self, calls: int) -> None:
         for _ in range(calls):
-            self.learner.update(self.batch, 1e-4)
+            self.learner.update(self.batch, Rates(lr=1e-4))
         self.learner.drain()
 
     def exchange(self, calls: int) -> None:

@@ -106,19 +106,19 @@ class Parts:
 
     def act(self) -> None:
         for step in self.range():
-            self.run.policy.act(self.run.timestep, self.run.layout.epsilon(step))
+            self.run.policy.act(self.run.timestep, self.run.layout.rates(step))
 
     def learn(self) -> None:
         run = self.run
         for step in self.range():
             for batch in run.replay.batches(step):
-                result = run.learner.update(batch, run.layout.lr(step))
-                run.replay.reprioritize(batch.index, result.priority)
+                result = run.learner.update(batch, run.layout.rates(step))
+                run.replay.reprioritize(batch.index, result)
         run.learner.drain()
 
     def replay(self) -> None:
         run = self.run
-        choice = run.policy.act(run.timestep, 0.0)
+        choice = run.policy.act(run.timestep, run.layout.rates(run.step))
         for _ in range(self.steps):
             run.replay.add(run.timestep, choice, run.timestep)
 

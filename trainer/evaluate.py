@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trainer.types import Envs, Episode, Policy
+from trainer.types import Envs, Episode, Policy, Rates
 
 
 class Score(NamedTuple):
@@ -35,7 +35,7 @@ def play(envs: Envs, policy: Policy, quota: dict[int, int], epsilon: float, max_
     envs.episodes()
     timestep = envs.reset()
     while any(left.values()):
-        envs.send(policy.act(timestep, epsilon).action)
+        envs.send(policy.act(timestep, Rates(epsilon=epsilon)).action)
         timestep = envs.recv()
         for episode in envs.episodes():
             if left[episode.env] > 0:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from trainer.config import Config
-from trainer.schedules import ladder, linear, multiples
+from trainer.schedules import Rates, ladder, linear, multiples
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,9 @@ class Layout:
     def updates(self, step: int) -> int:
         """How many gradient steps belong to this step."""
         replay = self.config.replay
+        if replay.kind == "rollout":  # the first step behind a full rollout learns from it
+            learns = step > 1 and (step - 1) % replay.rollout == 0
+            return replay.epochs * replay.rollout * self.config.env.num_envs // replay.batch_size if learns else 0
         period = replay.update_every * replay.burst
         return replay.burst * multiples(step, self.config.env.num_envs, period, start=replay.learning_starts)
 
@@ -79,6 +82,20 @@ class Layout:
             return None
         envs = range(first, first + self.envs_per_rank)
         return [ladder(env, self.config.env.num_envs, policy.ladder_base, policy.ladder_alpha) for env in envs]
+
+    def rates(self, step: int) -> Rates:
+        """What changes along the run, at this step."""
+        return Rates(self.lr(step), self.epsilon(step), self.beta(step), self.teaching(step))
+
+    def beta(self, step: int) -> float:
+        replay = self.config.replay
+        return linear(
+            self.env_steps(step - 1), replay.beta, replay.beta_end, wait=0, length=self.config.total_env_steps
+        )
+
+    def teaching(self, step: int) -> float:
+        decay = self.config.teacher.decay
+        return 1.0 if decay == 0 else linear(self.env_steps(step - 1), 1.0, 0.0, wait=0, length=decay)
 
     def lr(self, step: int) -> float:
         optim = self.config.optim

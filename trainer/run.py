@@ -64,6 +64,7 @@ class Run:
     policy: Policy
     replay: Replay
     learner: Learner
+    draws: Stateful  # what losses draw from
     sync: Sync
     weights: dict[str, Stateful]  # networks, equal on every rank
     logger: Logger
@@ -188,7 +189,7 @@ class Run:
 
     def sharded_state(self) -> dict[int, State]:
         """Return what each shard of this rank owns."""
-        parts = {"envs": self.envs.state_dict(), "policy": self.policy.state_dict()}
+        parts = {"envs": self.envs.state_dict(), "policy": self.policy.state_dict(), "draws": self.draws.state_dict()}
         if self.config.checkpoint.replay:
             parts["replay"] = self.replay.state_dict()
         state: dict[int, State] = {}
@@ -209,6 +210,7 @@ class Run:
             part.load_state_dict(replicated[name])
         owned = {str(shard): shards[shard] for shard in self.layout.owned}
         self.policy.load_state_dict({shard: state["policy"] for shard, state in owned.items()})
+        self.draws.load_state_dict({shard: state["draws"] for shard, state in owned.items()})
         self.envs.load_state_dict({shard: state["envs"] for shard, state in owned.items()})
         stored = all("replay" in state for state in owned.values())
         if stored:

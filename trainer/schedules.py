@@ -6,6 +6,16 @@ Pure integer and float arithmetic on replicated values, so every rank decides th
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
+
+
+class Rates(NamedTuple):
+    """What changes along a run, from the step alone, so that it is the same on every rank."""
+
+    lr: float = 0.0
+    epsilon: float = 0.0  # exploration of the behaviour policy
+    beta: float = 1.0  # exponent of the importance weights
+    teaching: float = 0.0  # how much of the teacher's part is left, 1 at the start [0-1]
 
 
 def linear(at: int, start: float, end: float, *, wait: int, length: int) -> float:

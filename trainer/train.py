@@ -15,14 +15,15 @@ def train(run: Run) -> None:
     config, layout, span = run.config, run.layout, run.spans
     timestep = run.timestep
     for step in range(run.step + 1, layout.num_steps + 1):  # one step = every env, on every rank, once
+        rates = layout.rates(step)
         with span("act"):
-            choice = policy.act(timestep, layout.epsilon(step))
+            choice = policy.act(timestep, rates)
         with span("env"):
             envs.send(choice.action)
         with span("learn"):
             for batch in replay.batches(step):
-                result = learner.update(batch, layout.lr(step))
-                replay.reprioritize(batch.index, result.priority)
+                result = learner.update(batch, rates)
+                replay.reprioritize(batch.index, result)
         with span("env"):
             next_timestep = envs.recv()
         with span("replay"):

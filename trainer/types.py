@@ -1,6 +1,6 @@
 """The vocabulary that the parts of a run share: what flows between them, and what each promises.
 
-Nothing of the project is imported here. Shape legend, used in trailing comments everywhere:
+Nothing of the project is imported here but the schedules. Shape legend, used in trailing comments everywhere:
 
     N  environments on this rank        B  batch on this rank        A  actions
     T  rows per lane of a replay ring   *  the observation's shape   n  n-step horizon
@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from trainer.schedules import Rates as Rates
 
 State = dict[str, Any]
 """A nested dict whose leaves are tensors or JSON values; what `state_dict` returns and a checkpoint stores."""
@@ -52,7 +54,7 @@ class Choice(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Transitions for one update, n-step fold applied."""
+    """Transitions for one update, n-step fold applied. The rows of a shard lie together, shard after shard."""
 
     obs: Tensor  # [B, *]
     action: Tensor  # [B] int64
@@ -61,6 +63,10 @@ class Batch(NamedTuple):
     next_obs: Tensor  # [B, *]
     index: Tensor  # type: ignore[assignment]  # [B] int64, which transitions these are (for `reprioritize`)
     probability: Tensor | None = None  # [B] P(i); None: uniform
+    next_action: Tensor | None = None  # [B] int64 taken at next_obs, -1 where none was; where SARSA wants it
+    mask: Tensor | None = None  # [B, E] bool: which heads of an ensemble learn from it; None: all
+    expert: Tensor | None = None  # [B] bool: a demonstration; None: none is
+    task: Tensor | None = None  # [B] int64, in multi-task training
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """Return a batch of changed tensors."""
@@ -68,10 +74,57 @@ class Batch(NamedTuple):
         return Batch(*parts)
 
 
+class Sequences(NamedTuple):
+    """Consecutive steps of one episode each, for recurrent networks; L = burn-in + learning steps + n."""
+
+    obs: Tensor  # [B, L, *]
+    last_action: Tensor  # [B, L] int64 that led to obs; 0 at the start of an episode
+    last_reward: Tensor  # [B, L] that came with it; 0 at the start of an episode
+    action: Tensor  # [B, L] int64
+    ret: Tensor  # [B, L] n-step return
+    discount: Tensor  # [B, L] gamma^m, 0 where terminated
+    ahead: Tensor  # [B, L] int64 m: the bootstrap observation of step t is obs[t + m]
+    learns: Tensor  # [B, L] bool: behind the burn-in, within the episode, window complete
+    state: Tensor  # [B, ...] recurrent state in front of obs[0]
+    index: Tensor  # type: ignore[assignment]  # [B]
+    probability: Tensor | None = None  # [B]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Sequences:
+        """Return sequences of changed tensors."""
+        parts: Any = (field if field is None else change(field) for field in self)
+        return Sequences(*parts)
+
+
+class Draws(Protocol):
+    """Random numbers for rows that belong to shards, so that they do not depend on the number of ranks."""
+
+    def uniform(self, rows: int, *shape: int) -> Tensor:
+        """Return numbers in [0, 1), [rows, *shape]."""
+
+    def normal(self, rows: int, *shape: int) -> Tensor:
+        """Return standard normal numbers, [rows, *shape]."""
+
+
+class Given(NamedTuple):
+    """What a network is told besides the observation; each part only where the run has use for it."""
+
+    draws: Draws | None = None  # for noisy layers and IQN's fractions; None: no noise, evenly spaced fractions
+    fractions: int = 0  # IQN: how many, over [0, 1); 0: as acting does, over the share `policy.risk`
+    task: Tensor | None = None  # [B] int64
+    state: Tensor | None = None  # [B, ...] recurrent state in front of obs
+    last_action: Tensor | None = None  # [B] or [B, L] int64
+    last_reward: Tensor | None = None  # [B] or [B, L]
+
+
 class QOut(NamedTuple):
     """What a Q-network says; `q` is always there, so that policies need not know the head."""
 
     q: Tensor  # [B, A]
+    logits: Tensor | None = None  # [B, A, K] C51: log-probabilities of the atoms
+    quantiles: Tensor | None = None  # [B, A, K] QR-DQN, IQN
+    fractions: Tensor | None = None  # [B, K] QR-DQN, IQN: where those quantiles stand in (0, 1)
+    heads: Tensor | None = None  # [B, A, E] values by each head of an ensemble
+    state: Tensor | None = None  # [B, ...] recurrent state behind obs
 
 
 class LossOut(NamedTuple):
@@ -80,15 +133,19 @@ class LossOut(NamedTuple):
     loss: Tensor  # [B]
     priority: Tensor  # [B] >= 0, |TD error|
     metrics: dict[str, Tensor]  # name -> [B]
+    terms: Tensor | None = None  # [B] how many terms each loss sums up; the learner divides by their total. None: one
+    out: QOut | None = None  # of the online network on batch.obs, with its graph, for what is added to this loss
 
 
-Loss = Callable[[nn.Module, nn.Module, Batch], LossOut]
+Loss = Callable[[nn.Module, nn.Module, Any, Rates], LossOut]
+"""(net, target_net, Batch or Sequences, rates) -> LossOut."""
 
 
 class UpdateOut(NamedTuple):
     """What one gradient step reports; on the device, nothing has been waited for."""
 
     priority: Tensor  # [B]
+    highest: Tensor | None = None  # [] largest priority of this update over all ranks; None under uniform sampling
 
 
 class Stateful(Protocol):
@@ -126,17 +183,21 @@ class Envs(Stateful, Protocol):
 
 
 class Policy(Stateful, Protocol):
-    def act(self, timestep: Timestep, epsilon: float) -> Choice: ...
+    def act(self, timestep: Timestep, rates: Rates) -> Choice: ...
 
 
 class Replay(Stateful, Protocol):
     def add(self, timestep: Timestep, choice: Choice, next_timestep: Timestep) -> None:
         """Store what happened between two timesteps."""
 
-    def batches(self, step: int) -> Iterator[Batch]:
-        """Yield this step's batches; how many is decided from `step` alone, so every rank yields as many."""
+    def batches(self, step: int) -> Iterator[Any]:
+        """Yield this step's batches (Batch or Sequences).
 
-    def reprioritize(self, index: Tensor, priority: Tensor) -> None: ...
+        How many is decided from `step` alone, so every rank yields as many.
+        """
+
+    def reprioritize(self, index: Tensor, result: UpdateOut) -> None:
+        """Take the new priorities of a batch that `batches` yielded; new transitions enter at the highest so far."""
 
     def wait_until(self, step: int) -> None:
         """Yield no batches before `step`, while an empty memory fills."""
@@ -159,6 +220,9 @@ class Sync(Stateful, Protocol):
 
     def step(self, max_norm: float) -> Tensor:
         """Exchange gradients, clip, step the optimizer; return the global gradient norm before the clip, []."""
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Return every rank's few numbers, [K] -> [ranks, K], on the device. A collective."""
 
     def refresh(self, tau: float) -> None:
         """Move every rank's target network towards rank 0's weights; compare the replicas on the way."""

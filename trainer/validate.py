@@ -65,8 +65,9 @@ def validate(config: Config, world_size: int) -> None:
     for i, beta in enumerate(config.optim.betas):
         if not 0 <= beta < 1:
             raise ConfigError("optim.betas", config.optim.betas, f"beta {i + 1} is not in [0, 1)", "use e.g. 0.9 0.999")
-    if not config.net.hidden or any(width < 1 for width in config.net.hidden):
-        raise ConfigError("net.hidden", config.net.hidden, "no layer, or an empty one", "give widths >= 1")
+    for name in ("net.hidden", "net.head_hidden"):
+        if any(width < 1 for width in lookup(config, name)):
+            raise ConfigError(name, lookup(config, name), "an empty layer", "give widths >= 1")
     _check_kwargs(config.env.kwargs)
     _check_division(config, world_size)
     _check_replay(config)
@@ -111,6 +112,11 @@ def _check_division(config: Config, world_size: int) -> None:
 
 def _check_replay(config: Config) -> None:
     replay, envs = config.replay, config.env.num_envs
+    if replay.kind == "rollout":
+        if (replay.rollout * envs) % replay.batch_size:
+            problem = f"does not divide a rollout of {replay.rollout} steps of {envs} environments"
+            raise ConfigError("replay.batch_size", replay.batch_size, problem, f"use e.g. {replay.rollout * envs // 4}")
+        return
     window = envs * (replay.n_step + 1)
     if replay.capacity < max(replay.batch_size, window):
         problem = f"smaller than a batch ({replay.batch_size}) or an n-step window of {envs} environments ({window})"

@@ -17,7 +17,7 @@ from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import Ranks, process_group
 from trainer.runtime.spans import Spans
 from trainer.sync import AllReduce, FlatParameters
-from trainer.types import Batch
+from trainer.types import Batch, Rates
 
 CPU = torch.device("cpu")
 BATCH, UPDATES = 32, 20
@@ -50,7 +50,7 @@ def learn(kind: str, optim: OptimConfig, ranks: Ranks) -> dict[str, torch.Tensor
     each = BATCH // ranks.world_size
     mine = slice(ranks.rank * each, (ranks.rank + 1) * each)
     for update in range(UPDATES):
-        learner.update(joined(update).map(lambda field: field[mine]), optim.lr)
+        learner.update(joined(update).map(lambda field: field[mine]), Rates(lr=optim.lr))
         if update % 7 == 6:
             sync.refresh(0.5)
     assert int(sync.diverged()) == 0, sync.blame()

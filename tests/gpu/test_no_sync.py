@@ -31,8 +31,8 @@ def test_update_makes_no_host_sync(config: Config, tmp_path: Path) -> None:
         try:
             for step in steps:
                 for batch in run.replay.batches(step):
-                    result = run.learner.update(batch, run.layout.lr(step))
-                    run.replay.reprioritize(batch.index, result.priority)
+                    result = run.learner.update(batch, run.layout.rates(step))
+                    run.replay.reprioritize(batch.index, result)
         finally:
             torch.cuda.set_sync_debug_mode("default")
         assert run.learner.drain()["td_loss"]

@@ -17,8 +17,8 @@ from trainer.commands.record import _frames
 from trainer.envs.base import opening
 from trainer.evaluate import interquartile_mean, play, quotas, score
 from trainer.layout import Layout
-from trainer.presets import debug
-from trainer.types import Choice, Episode, Timestep
+from trainer.presets.classic import debug
+from trainer.types import Choice, Episode, Rates, Timestep
 
 
 class FakeEnvs:
@@ -57,7 +57,7 @@ class FakeEnvs:
 
 
 class FakePolicy:
-    def act(self, timestep: Timestep, epsilon: float) -> Choice:
+    def act(self, timestep: Timestep, rates: Rates) -> Choice:
         return Choice(torch.zeros(timestep.obs.shape[0], dtype=torch.int64))
 
 

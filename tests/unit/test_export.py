@@ -13,15 +13,37 @@ import torch
 from torch import Tensor, nn
 
 from trainer.export import SUFFIXES, ExportError, export, random_batches
-from trainer.nets import DuelingHead, QNetwork, ValueHead, VectorTorso, minatar, nature
+from trainer.nets import ActionOutputs, QNetwork, ValueHead, VectorTorso, minatar, nature
 from trainer.types import QOut
 
 ABOUT = {"env": "toy/Catch", "hidden": "[16]"}
+
+
+def head(features: int, actions: int, dueling: bool = False) -> ValueHead:
+    return ValueHead(ActionOutputs(features, actions, 1, dueling=dueling))
+
+
 NETS: dict[str, tuple[Callable[[], QNetwork], tuple[int, ...], torch.dtype]] = {
-    "vector": (lambda: QNetwork(VectorTorso((5,), (16,)), DuelingHead(16, 3)), (5,), torch.float32),
-    "board": (lambda: QNetwork(minatar((4, 10, 10), (16,)), ValueHead(16, 6)), (4, 10, 10), torch.bool),
-    "image": (lambda: QNetwork(nature((4, 84, 84), (16,)), DuelingHead(16, 4)), (4, 84, 84), torch.uint8),
-    "double": (lambda: QNetwork(minatar((2, 10, 10), (16,)), ValueHead(16, 3)).double(), (2, 10, 10), torch.bool),
+    "vector": (
+        lambda: QNetwork(VectorTorso((5,), (16,)), head(16, 3, dueling=True)),
+        (5,),
+        torch.float32,
+    ),
+    "board": (
+        lambda: QNetwork(minatar((4, 10, 10), (16,)), head(16, 6)),
+        (4, 10, 10),
+        torch.bool,
+    ),
+    "image": (
+        lambda: QNetwork(nature((4, 84, 84), (16,)), head(16, 4, dueling=True)),
+        (4, 84, 84),
+        torch.uint8,
+    ),
+    "double": (
+        lambda: QNetwork(minatar((2, 10, 10), (16,)), head(16, 3)).double(),
+        (2, 10, 10),
+        torch.bool,
+    ),
 }
 
 

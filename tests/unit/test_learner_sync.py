@@ -22,7 +22,7 @@ from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import Ranks, process_group
 from trainer.runtime.spans import Spans
 from trainer.sync import AllReduce, FlatParameters
-from trainer.types import Batch
+from trainer.types import Batch, Rates
 
 CPU = torch.device("cpu")
 ADAM = OptimConfig(kind="adam", lr=1e-3, eps=1e-6)
@@ -83,7 +83,7 @@ class Plain:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad()
-        dqn(self.net, self.target_net, batch, double=True, kind="mse").loss.mean().backward()
+        dqn(self.net, self.target_net, batch, Rates(), double=True, kind="mse").loss.mean().backward()
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.clip if self.clip != math.inf else 1e30)
         self.optimizer.step()
         return float(norm)
@@ -125,7 +125,7 @@ def test_world_size_one_is_the_plain_optimizer_bitwise(
     assert same(ours.net, plain.net), "one config, one start"
     for i, batch in enumerate(batches(shape, 30)):
         lr = optim.lr * (1 - i / 40)
-        ours.learner.update(batch, lr)
+        ours.learner.update(batch, Rates(lr=lr))
         plain.update(batch, lr)
         if i % 10 == 9:
             ours.sync.refresh(1.0)
@@ -140,7 +140,7 @@ def test_odd_sizes_are_the_plain_optimizer_up_to_its_rounding(kind: str, optim: 
     stated = config(optim, "float64")
     ours, plain = Ours(stated, kind, (7,), ranks), Plain(stated, (7,))
     for batch in batches((7,), 30, torch.float64):
-        ours.learner.update(batch, optim.lr)
+        ours.learner.update(batch, Rates(lr=optim.lr))
         plain.update(batch, optim.lr)
     for ours_p, plain_p in zip(ours.net.parameters(), plain.net.parameters(), strict=True):
         torch.testing.assert_close(ours_p, plain_p, rtol=0, atol=1e-13)
@@ -153,7 +153,7 @@ def test_clipping_is_torch_clip_grad_norm(kind: str, optim: OptimConfig, ranks: 
     ours, plain = Ours(stated, kind, (7,), ranks), Plain(stated, (7,))
     norms = []
     for batch in batches((7,), 30, torch.float64):
-        ours.learner.update(batch, optim.lr)
+        ours.learner.update(batch, Rates(lr=optim.lr))
         norms.append(plain.update(batch, optim.lr))
     assert min(norms) < 0.6 < max(norms), "both sides of the clip"
     torch.testing.assert_close(ours.learner.drain()["grad_norm"], norms, rtol=1e-12, atol=0)
@@ -180,7 +180,7 @@ def test_parameters_and_gradients_stay_views(kind: str, ranks: Ranks) -> None:
     assert_views(ours.flat, ours.net)
     other = build_net(replace(config(ADAM), seed=9), spec((7,)), CPU)
     for batch in batches((7,), 3):
-        ours.learner.update(batch, 1e-3)
+        ours.learner.update(batch, Rates(lr=1e-3))
         assert_views(ours.flat, ours.net)
     ours.net.load_state_dict(other.state_dict())
     assert_views(ours.flat, ours.net)
@@ -197,7 +197,7 @@ def test_refresh_copies_or_averages(ranks: Ranks) -> None:
     ours = Ours(config(ADAM), "flat", (7,), ranks)
     start = ours.flat_target.data.detach().clone()
     for batch in batches((7,), 5):
-        ours.learner.update(batch, 1e-2)
+        ours.learner.update(batch, Rates(lr=1e-2))
     online = ours.flat.data.detach().clone()
     assert torch.equal(ours.flat_target.data, start), "the target moves in refresh alone"
     ours.sync.refresh(0.25)
@@ -217,13 +217,13 @@ def test_state_round_trip_continues_bitwise(kind: str, optim: OptimConfig, after
     old, new = Ours(stated, kind, (7,), ranks), Ours(replace(stated, seed=5), kind, (7,), ranks)
     every = batches((7,), 12)
     for batch in every[:after]:
-        old.learner.update(batch, optim.lr)
+        old.learner.update(batch, Rates(lr=optim.lr))
     state = copy.deepcopy([x.state_dict() for x in (old.net, old.target_net, old.sync, old.learner)])
     for part, saved in zip((new.net, new.target_net, new.sync, new.learner), state, strict=True):
         part.load_state_dict(saved)
     for batch in every[after:]:
         for side in (old, new):
-            side.learner.update(batch, optim.lr)
+            side.learner.update(batch, Rates(lr=optim.lr))
     assert same(old.net, new.net)
     assert new.learner.updates == 12
 
@@ -234,8 +234,8 @@ def test_metrics_wait_for_drain(ranks: Ranks) -> None:
     every = batches((7,), 3)
     losses = []
     for batch in every:
-        losses.append(ours.learner.loss(ours.net, ours.target_net, batch).loss.mean().item())
-        out = ours.learner.update(batch, 1e-3)
+        losses.append(ours.learner.loss(ours.net, ours.target_net, batch, Rates()).loss.mean().item())
+        out = ours.learner.update(batch, Rates(lr=1e-3))
         assert out.priority.shape == (32,)
     drained = ours.learner.drain()
     assert drained["td_loss"] == losses

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.losses import dqn
-from trainer.types import Batch, QOut
+from trainer.types import Batch, Given, QOut, Rates
 
 B, A = 64, 4
 
@@ -22,7 +22,7 @@ class Table(nn.Module):
         super().__init__()
         self.table = nn.Parameter(table.clone())
 
-    def forward(self, obs: Tensor) -> QOut:
+    def forward(self, obs: Tensor, given: Given) -> QOut:
         return QOut(q=self.table[obs[:, 0].long()])
 
 
@@ -77,7 +77,7 @@ CASES = [(double, kind) for double in (False, True) for kind in ("huber", "mse")
 @pytest.mark.parametrize("seed", range(5))
 def test_loss_equals_the_papers(double: bool, kind: Any, seed: int) -> None:
     net, target_net, batch = problem(seed)
-    out = dqn(net, target_net, batch, double=double, kind=kind)
+    out = dqn(net, target_net, batch, Rates(), double=double, kind=kind)
     losses, deltas = twin(net, target_net, batch, double, kind)
     assert out.loss.shape == out.priority.shape == (B,)
     np.testing.assert_allclose(out.loss.numpy(force=True), losses, rtol=0, atol=1e-13)
@@ -92,7 +92,7 @@ def test_loss_equals_the_papers(double: bool, kind: Any, seed: int) -> None:
 def test_gradient_flows_through_the_taken_action_alone(double: bool, kind: Any) -> None:
     """d loss_b / d Q(s_b, a_b) = -2 delta_b, or by Huber -delta_b clipped to [-1, 1]; no other value gets any."""
     net, target_net, batch = problem(3)
-    dqn(net, target_net, batch, double=double, kind=kind).loss.sum().backward()
+    dqn(net, target_net, batch, Rates(), double=double, kind=kind).loss.sum().backward()
     _, deltas = twin(net, target_net, batch, double, kind)
     expected = np.zeros((10, A))
     for b in range(B):
@@ -105,7 +105,7 @@ def test_gradient_flows_through_the_taken_action_alone(double: bool, kind: Any) 
 
 def test_double_differs_from_dqn_here() -> None:
     net, target_net, batch = problem(0)
-    a, b = (dqn(net, target_net, batch, double=double, kind="mse").loss for double in (False, True))
+    a, b = (dqn(net, target_net, batch, Rates(), double=double, kind="mse").loss for double in (False, True))
     assert not torch.allclose(a, b)
 
 
@@ -115,5 +115,5 @@ def test_terminal_rows_do_not_see_what_comes_after(double: bool) -> None:
     ended = batch.discount == 0
     assert ended.any()
     other = batch._replace(next_obs=torch.where(ended[:, None], (batch.next_obs + 3) % 10, batch.next_obs))
-    a, b = (dqn(net, target_net, x, double=double, kind="mse").loss for x in (batch, other))
+    a, b = (dqn(net, target_net, x, Rates(), double=double, kind="mse").loss for x in (batch, other))
     assert torch.equal(a, b)

@@ -12,7 +12,7 @@ from trainer.config import Config
 from trainer.envs import EnvSpec
 from trainer.evaluate import Score, play, quotas, score
 from trainer.layout import Layout
-from trainer.policy import EpsilonGreedy
+from trainer.policy import Actor, EpsilonGreedy, Greedy
 from trainer.runtime import seeding
 from trainer.runtime.ranks import Ranks
 from trainer.types import Envs, Episode
@@ -45,7 +45,8 @@ def play_episodes(
 
 def build_eval_policy(
     config: Config, layout: Layout, envs: Envs, net: nn.Module, device: torch.device, *, eval_set: int = 0
-) -> EpsilonGreedy:
+) -> Actor:
+    """Return the policy of an evaluation: no noise, and the little exploration that the evaluation states."""
     first = eval_set * EVAL_ENVS
     streams = {shard: seeding.generator(config.seed, "evaluation", first + shard, device) for shard in layout.owned}
-    return EpsilonGreedy(net, envs.num_envs, envs.num_actions, streams, device)
+    return Actor(Greedy(net, device), EpsilonGreedy(envs.num_envs, envs.num_actions, streams, device))

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from trainer.config import Config, ConfigError
 from trainer.envs import EnvSpec
-from trainer.nets import DuelingHead, ImageTorso, QNetwork, ValueHead, VectorTorso, minatar, nature
+from trainer.nets import ActionOutputs, ImageTorso, NoisyLinear, QNetwork, ValueHead, VectorTorso, minatar, nature
 from trainer.runtime import seeding
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import cores_per_rank
 from trainer.sync import FlatParameters
 from trainer.types import State
 
-_TORSOS: dict[str, Callable[[tuple[int, ...], Sequence[int]], VectorTorso | ImageTorso]] = {
-    "mlp": VectorTorso,
-    "nature": nature,
-    "minatar": minatar,
-}
-_HEADS: dict[bool, Callable[[int, int], ValueHead | DuelingHead]] = {False: ValueHead, True: DuelingHead}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -68,15 +63,45 @@ def build_net(config: Config, spec: EnvSpec, device: torch.device) -> QNetwork:
     kind = torso_kind(config, spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeding.stream_seed(config.seed, "weights"))
-        torso = _TORSOS[kind](spec.obs_shape, config.net.hidden)
-        head = _HEADS[config.net.dueling](torso.features, spec.num_actions)
-    return QNetwork(torso, head).to(device=device, dtype=DTYPES[config.runtime.dtype])
+        torso = build_torso(config, kind, spec.obs_shape)
+        net = QNetwork(torso, build_head(config, torso.features, spec.num_actions))
+    return net.to(device=device, dtype=DTYPES[config.runtime.dtype])
+
+
+def build_torso(config: Config, kind: str, obs_shape: tuple[int, ...]) -> VectorTorso | ImageTorso:
+    """Make the body of the network: observations in, features out."""
+    bodies: dict[str, Callable[..., VectorTorso | ImageTorso]] = {
+        "mlp": VectorTorso,
+        "nature": nature,
+        "minatar": minatar,
+    }
+    return bodies[kind](obs_shape, config.net.hidden, _linear(config), config.net.norm == "layer")
+
+
+def build_head(config: Config, features: int, num_actions: int) -> nn.Module:
+    """Make the head of the network: features in, what is said about each action out."""
+    outputs = ActionOutputs(
+        features,
+        num_actions,
+        1,
+        hidden=config.net.head_hidden,
+        dueling=config.net.dueling,
+        linear=_linear(config),
+        norm=config.net.norm == "layer",
+    )
+    return ValueHead(outputs)
+
+
+def _linear(config: Config) -> Callable[[int, int], nn.Module]:
+    return functools.partial(NoisyLinear, sigma=config.net.noisy_sigma) if config.net.noisy else nn.Linear
 
 
 def build_optimizer(config: Config, flat: FlatParameters) -> torch.optim.Optimizer:
     optim = config.optim
     if optim.kind == "adam":
         return torch.optim.Adam([flat.data], lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True)
+    if optim.kind == "radam":
+        return torch.optim.RAdam([flat.data], lr=optim.lr, betas=optim.betas, eps=optim.eps)
     return torch.optim.RMSprop(
         [flat.data], lr=optim.lr, alpha=optim.rms_decay, eps=optim.eps, momentum=optim.rms_momentum, centered=True
     )

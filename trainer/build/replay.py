@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from trainer.config import Config, ConfigError
 from trainer.envs import EnvSpec
@@ -11,9 +12,17 @@ from trainer.replay import Frames, ReplayMemory, Ring, UniformSampler
 from trainer.runtime import seeding
 from trainer.runtime.launched import Launch
 from trainer.runtime.memory import free_bytes, human
+from trainer.types import Replay
 
 
 def build_replay(
+    config: Config, layout: Layout, spec: EnvSpec, net: nn.Module, device: torch.device, dtype: torch.dtype
+) -> Replay:
+    """Make what keeps experience, of the kind that `config` states."""
+    return _transitions(config, layout, spec, device, dtype)
+
+
+def _transitions(
     config: Config, layout: Layout, spec: EnvSpec, device: torch.device, dtype: torch.dtype
 ) -> ReplayMemory:
     where = torch.device("cpu") if config.replay.device == "cpu" else device

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,22 @@ import torch
 from trainer import checkpoint
 from trainer.build.envs import build_envs
 from trainer.build.evaluation import build_evaluator
+from trainer.build.losses import build_loss
 from trainer.build.nets import DTYPES, Weights, build_net, build_optimizer, threads
+from trainer.build.policy import build_policy
 from trainer.build.replay import build_replay
 from trainer.config import Config
 from trainer.envs import EnvSpec
 from trainer.layout import Layout
 from trainer.learner import Learner
 from trainer.log import make_logger
-from trainer.losses import dqn
-from trainer.policy import EpsilonGreedy
 from trainer.run import Run
 from trainer.runtime import seeding
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import Ranks
 from trainer.runtime.spans import Spans
 from trainer.runtime.stop import StopRequest
+from trainer.streams import Streams
 from trainer.sync import AllReduce, FlatParameters
 from trainer.types import State
 
@@ -42,16 +42,10 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
     spans = Spans()
     flat, flat_target = FlatParameters(net), FlatParameters(target_net)
     sync = AllReduce(flat, flat_target, build_optimizer(config, flat), ranks, spans, overlap=config.sync.kind == "ddp")
-    loss = functools.partial(dqn, double=config.loss.double, kind=config.loss.kind)
-    learner = Learner(sync.prepare(net), target_net, loss, sync, max_grad_norm=config.optim.max_grad_norm)
-    ladder = layout.ladder()
-    policy = EpsilonGreedy(
-        net,
-        layout.envs_per_rank,
-        spec.num_actions,
-        {shard: seeding.generator(config.seed, "policy", shard, device) for shard in layout.owned},
-        device,
-        None if ladder is None else torch.tensor(ladder, dtype=torch.float64, device=device),
+    generators = {shard: seeding.generator(config.seed, "learner", shard, device) for shard in layout.owned}
+    draws = Streams(generators, device, dtype)
+    learner = Learner(
+        sync.prepare(net), target_net, build_loss(config, draws), sync, max_grad_norm=config.optim.max_grad_norm
     )
     logger = make_logger(
         ranks.rank,
@@ -68,9 +62,10 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
         layout=layout,
         peers=ranks,
         envs=envs,
-        policy=policy,
-        replay=build_replay(config, layout, spec, device, dtype),
+        policy=build_policy(config, layout, spec, net, device),
+        replay=build_replay(config, layout, spec, net, device, dtype),
         learner=learner,
+        draws=draws,
         sync=sync,
         weights={"net": Weights(net), "target_net": Weights(target_net)},
         logger=logger,

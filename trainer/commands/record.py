@@ -18,7 +18,7 @@ from trainer.envs import ShardedEnvs
 from trainer.layout import Layout
 from trainer.log.video import write_gif
 from trainer.runtime.headless import draw_offscreen
-from trainer.types import Policy
+from trainer.types import Policy, Rates
 
 _ATARI_FPS = 60
 _BOARD_FPS = {"minatar": 12, "toy": 5}  # these have no clock of their own; slow enough to follow
@@ -64,7 +64,7 @@ def _frames(env_id: str, envs: ShardedEnvs, policy: Policy, epsilon: float, max_
         if frame is None:
             raise ValueError(f"{env_id} cannot be drawn: its render() gives no picture")
         frames.append(frame)
-        envs.send(policy.act(timestep, epsilon).action)
+        envs.send(policy.act(timestep, Rates(epsilon=epsilon)).action)
         timestep = envs.recv()
         if bool(timestep.terminated[0] | timestep.truncated[0]):
             break

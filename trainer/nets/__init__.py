@@ -1,7 +1,8 @@
 """Networks: torsos, heads and the Q-network that joins them."""
 
-from trainer.nets.heads import DuelingHead, ValueHead
+from trainer.nets.heads import ActionOutputs, ValueHead
+from trainer.nets.layers import NoisyLinear
 from trainer.nets.qnet import QNetwork
 from trainer.nets.torsos import ImageTorso, VectorTorso, minatar, nature
 
-__all__ = ["DuelingHead", "ImageTorso", "QNetwork", "ValueHead", "VectorTorso", "minatar", "nature"]
+__all__ = ["ActionOutputs", "ImageTorso", "NoisyLinear", "QNetwork", "ValueHead", "VectorTorso", "minatar", "nature"]

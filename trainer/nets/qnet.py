@@ -5,27 +5,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trainer.nets.heads import DuelingHead, ValueHead
-from trainer.nets.torsos import ImageTorso, VectorTorso
-from trainer.types import QOut
+from trainer.types import Given, QOut
 
 
 class QNetwork(nn.Module):
-    """Q(obs, .) for a batch of observations; uint8 images are scaled to [0, 1]."""
+    """What is known of Q(obs, .), for a batch of observations; uint8 images are scaled to [0, 1].
 
-    def __init__(self, torso: VectorTorso | ImageTorso, head: ValueHead | DuelingHead) -> None:
+    torso: (obs, draws) -> features [B, F]; head: (features, given) -> QOut.
+    """
+
+    def __init__(self, torso: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.torso, self.head = torso, head
 
-    def forward(self, obs: Tensor) -> QOut:
-        """Map obs [B, *] (uint8, bool or float) to q [B, A] in the precision of the weights."""
+    def forward(self, obs: Tensor, given: Given = Given()) -> QOut:  # noqa: B008  (frozen)
+        """Map obs [B, *] (uint8, bool or float) to QOut, in the precision of the weights."""
+        out: QOut = self.head(self.torso(self.scale(obs), given.draws), given)
+        return out
+
+    def scale(self, obs: Tensor) -> Tensor:
+        """Return observations in the precision of the weights."""
         dtype = self.dtype
         if obs.dtype is torch.uint8:
-            obs = obs.to(dtype) / 255
-        elif obs.dtype is not dtype:
-            obs = obs.to(dtype)
-        return QOut(q=self.head(self.torso(obs)))
+            return obs.to(dtype) / 255
+        return obs if obs.dtype is dtype else obs.to(dtype)
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.torso.dtype
+        return next(self.parameters()).dtype

@@ -3,71 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-
-def mlp(sizes: Sequence[int]) -> nn.Sequential:
-    """Return fully connected layers of these widths, a ReLU behind each."""
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in pairwise(sizes):
-        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-    return nn.Sequential(*layers)
+from trainer.nets.layers import Layers, Linear, hidden_layers
+from trainer.types import Draws
 
 
 class VectorTorso(nn.Module):
     """A multilayer perceptron on a flattened observation, [B, *] -> [B, hidden[-1]]."""
 
-    def __init__(self, obs_shape: tuple[int, ...], hidden: Sequence[int]) -> None:
+    def __init__(
+        self, obs_shape: tuple[int, ...], hidden: Sequence[int], linear: Linear = nn.Linear, norm: bool = False
+    ) -> None:
         super().__init__()
-        self.layers = mlp((torch.Size(obs_shape).numel(), *hidden))
+        self.layers = Layers(*hidden_layers((torch.Size(obs_shape).numel(), *hidden), linear, norm))
         self.features = hidden[-1]
 
-    def forward(self, obs: Tensor) -> Tensor:
-        x: Tensor = self.layers(obs.flatten(1))
+    def forward(self, obs: Tensor, draws: Draws | None = None) -> Tensor:
+        x: Tensor = self.layers(obs.flatten(1), draws)
         return x
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return cast(nn.Linear, self.layers[0]).weight.dtype
 
 
 class ImageTorso(nn.Module):
-    """Convolutions, then fully connected layers, on channels-first images, [B, C, H, W] -> [B, hidden[-1]]."""
+    """Convolutions, then fully connected layers (or none), on channels-first images, [B, C, H, W] -> [B, features]."""
 
-    def __init__(self, obs_shape: tuple[int, ...], convs: nn.Sequential, hidden: Sequence[int]) -> None:
+    def __init__(
+        self, obs_shape: tuple[int, ...], convs: nn.Sequential, hidden: Sequence[int], linear: Linear, norm: bool
+    ) -> None:
         super().__init__()
         self.convs = convs
         with torch.no_grad():
             flat = convs(torch.zeros(1, *obs_shape)).numel()
-        self.layers = mlp((flat, *hidden))
-        self.features = hidden[-1]
+        self.layers = Layers(*hidden_layers((flat, *hidden), linear, norm))
+        self.features = (flat, *hidden)[-1]
 
-    def forward(self, obs: Tensor) -> Tensor:
-        x: Tensor = self.layers(self.convs(obs).flatten(1))
+    def forward(self, obs: Tensor, draws: Draws | None = None) -> Tensor:
+        x: Tensor = self.layers(self.convs(obs).flatten(1), draws)
         return x
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return cast(nn.Linear, self.layers[0]).weight.dtype
+
+def conv_layers(obs_shape: tuple[int, ...], convs: Sequence[tuple[int, int, int]], norm: bool) -> nn.Sequential:
+    """Return convolutions (channels, kernel, stride), a ReLU behind each, layer normalisation in front where asked."""
+    layers: list[nn.Module] = []
+    shape = torch.Size(obs_shape)
+    for channels, kernel, stride in convs:
+        layers.append(nn.Conv2d(shape[0], channels, kernel, stride=stride))
+        shape = torch.Size((channels, *((side - kernel) // stride + 1 for side in shape[1:])))
+        layers += [*([nn.LayerNorm(list(shape))] if norm else []), nn.ReLU()]
+    return nn.Sequential(*layers)
 
 
-def nature(obs_shape: tuple[int, ...], hidden: Sequence[int]) -> ImageTorso:
+def nature(
+    obs_shape: tuple[int, ...], hidden: Sequence[int], linear: Linear = nn.Linear, norm: bool = False
+) -> ImageTorso:
     """Return the network body of Mnih et al. 2015 (its `hidden` is 512)."""
-    convs = nn.Sequential(
-        nn.Conv2d(obs_shape[0], 32, 8, stride=4),
-        nn.ReLU(),
-        nn.Conv2d(32, 64, 4, stride=2),
-        nn.ReLU(),
-        nn.Conv2d(64, 64, 3, stride=1),
-        nn.ReLU(),
-    )
-    return ImageTorso(obs_shape, convs, hidden)
+    convs = conv_layers(obs_shape, ((32, 8, 4), (64, 4, 2), (64, 3, 1)), norm)
+    return ImageTorso(obs_shape, convs, hidden, linear, norm)
 
 
-def minatar(obs_shape: tuple[int, ...], hidden: Sequence[int]) -> ImageTorso:
+def minatar(
+    obs_shape: tuple[int, ...], hidden: Sequence[int], linear: Linear = nn.Linear, norm: bool = False
+) -> ImageTorso:
     """Return the network body of Young & Tian 2019 (its `hidden` is 128)."""
-    return ImageTorso(obs_shape, nn.Sequential(nn.Conv2d(obs_shape[0], 16, 3, stride=1), nn.ReLU()), hidden)
+    return ImageTorso(obs_shape, conv_layers(obs_shape, ((16, 3, 1),), norm), hidden, linear, norm)

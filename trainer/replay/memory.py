@@ -11,7 +11,7 @@ from trainer.replay.frames import Frames
 from trainer.replay.nstep import fold
 from trainer.replay.ring import STOP, TERMINAL, Ring, pick
 from trainer.replay.uniform import UniformSampler
-from trainer.types import Batch, Choice, State, Timestep
+from trainer.types import Batch, Choice, State, Timestep, UpdateOut
 
 
 class ReplayMemory:
@@ -89,7 +89,7 @@ class ReplayMemory:
             return batch
         return batch.map(lambda field: field.pin_memory().to(self.device, non_blocking=True))
 
-    def reprioritize(self, index: Tensor, priority: Tensor) -> None:
+    def reprioritize(self, index: Tensor, result: UpdateOut) -> None:
         """Do nothing: uniform sampling has no priorities."""
 
     def wait_until(self, step: int) -> None:

@@ -57,6 +57,15 @@ class AllReduce:
                 self.flat.grad.div_(self.ranks.world_size)
         return self.clipped.step(max_norm)
 
+    def gather(self, values: Tensor) -> Tensor:
+        """Return every rank's few numbers, [K] -> [ranks, K]. A collective."""
+        everyone = values.new_empty(self.ranks.world_size, *values.shape)
+        if self.ranks.world_size == 1:
+            return everyone.copy_(values[None])
+        with self.spans("sync"):
+            dist.all_gather_into_tensor(everyone, values)
+        return everyone
+
     def state_dict(self) -> State:
         return {"optimizer": self.clipped.state_dict()}
 

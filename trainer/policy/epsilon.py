@@ -1,44 +1,41 @@
-"""Acting: greedy in the network's values, with one exploration draw per environment."""
+"""Exploration by random actions, one draw per environment and step."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from trainer.types import Choice, State, Timestep
+from trainer.types import Rates, State, Timestep
 
 
 class EpsilonGreedy:
-    """Take a random action with probability epsilon, else the greedy one.
+    """An `Explorer`: a random action with probability epsilon.
 
-    net: the online network, called without gradients; generators: one random stream per shard, in the order of the
-    environments; ladder: [N] a fixed epsilon per environment that replaces the schedule, or None.
+    generators: one random stream per shard, in the order of the environments; ladder: [N] a fixed epsilon per
+    environment that replaces the schedule, or None.
     """
 
     def __init__(
         self,
-        net: nn.Module,
         num_envs: int,
         num_actions: int,
         generators: Mapping[int, torch.Generator],
         device: torch.device,
         ladder: Tensor | None = None,
     ) -> None:
-        self.net, self.num_actions, self.generators, self.device = net, num_actions, generators, device
+        self.num_actions, self.generators, self.device = num_actions, generators, device
         self.envs_per_shard = num_envs // len(generators)
         self.ladder = ladder
 
-    @torch.no_grad()
-    def act(self, timestep: Timestep, epsilon: float) -> Choice:
-        """Choose an action for every environment, [N]."""
-        greedy: Tensor = self.net(timestep.obs.to(self.device)).q.argmax(1)
+    def explore(self, greedy: Tensor, timestep: Timestep, rates: Rates) -> Tensor:
+        """Return the actions to take, [N]."""
         draws = [self._draw(generator) for generator in self.generators.values()]
         explore, which = draws[0] if len(draws) == 1 else torch.cat(draws, 1)
         random = (which * self.num_actions).long()
-        chance = epsilon if self.ladder is None else self.ladder
-        return Choice(torch.where(explore < chance, random, greedy))
+        chance = rates.epsilon if self.ladder is None else self.ladder
+        return torch.where(explore < chance, random, greedy)
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         """Return uniform numbers, [2, environments of a shard]; double precision keeps the last action reachable."""

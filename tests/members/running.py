@@ -1,0 +1,57 @@
+"""Runs inside this process: as `lockstep train` makes them, without the second that a process of its own costs."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from trainer import checkpoint
+from trainer.build import build_run
+from trainer.cli import parse_train
+from trainer.commands.train import _check
+from trainer.run import Run
+from trainer.runtime.launched import Launch
+from trainer.runtime.ranks import Ranks
+from trainer.train import train
+
+QUIET = ("--log.tensorboard", "False", "--log.plot", "False", "--log.video", "False", "--checkpoint.every", "0")
+
+
+def build(arguments: Sequence[str], folder: Path, ranks: Ranks) -> Run:
+    """Make the run that `lockstep train ARGUMENTS` would make on these ranks; its folder is `folder`."""
+    launch = replace(Launch.read(), rank=ranks.rank, world_size=ranks.world_size)
+    _, layout, spec = _check(parse_train([*arguments, *QUIET]), launch)
+    handlers = {sig: signal.getsignal(sig) for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
+    try:
+        return build_run(layout.config, layout, spec, ranks, folder, launch)
+    finally:
+        for sig, handler in handlers.items():
+            signal.signal(sig, handler)
+
+
+def go(run: Run, steps: int | None = None) -> Run:
+    """Train to the end, or for `steps` more steps; writes a checkpoint there, as a run does."""
+    layout = run.layout
+    if steps is not None:
+        end = run.step + steps
+        run.layout = replace(layout, config=replace(layout.config, total_env_steps=layout.env_steps(end)))
+    train(run)
+    run.layout = layout
+    return run
+
+
+def resumed(run: Run, folder: Path) -> Run:
+    """Load the newest checkpoint of `folder` into a fresh run."""
+    found = checkpoint.latest(folder / "checkpoints", warn=print)
+    assert found is not None
+    loaded = checkpoint.load(found, run.layout.owned)
+    run.load(loaded.replicated, loaded.shards)
+    return run
+
+
+def close(*runs: Run) -> None:
+    for run in runs:
+        run.logger.close()
+        run.envs.close()

@@ -1,0 +1,81 @@
+"""What every member of the family has to do: solve the toys, resume bit for bit, be the same on any number of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import world
+from launching import run as run_program
+from members import MEMBERS
+from running import build, close, go, resumed
+
+from trainer.envs import CATCH_OPTIMAL_RETURN, CHAIN_OPTIMAL_RETURN
+from trainer.run import Run
+from trainer.runtime.launched import Launch
+from trainer.runtime.ranks import Ranks, process_group
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[Ranks]:
+    with process_group(torch.device("cpu"), Launch(0, 0, 1, 1, False), 30.0) as ranks:
+        yield ranks
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+@pytest.mark.parametrize(("env", "optimum"), [("toy/Catch", CATCH_OPTIMAL_RETURN), ("toy/Chain", CHAIN_OPTIMAL_RETURN)])
+def test_solves(env: str, optimum: float, member: str, alone: Ranks, tmp_path: Path) -> None:
+    run = go(build(("debug", "--env.id", env, *MEMBERS[member]), tmp_path, alone))
+    score = run.evaluate()
+    close(run)
+    assert score.episodes == 100
+    assert score.mean == optimum
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_resumes_bitwise(member: str, alone: Ranks, tmp_path: Path) -> None:
+    """3k steps == k steps, saved, loaded into a fresh run, 2k steps more, in everything that has state."""
+    arguments = ("debug", "--shards", "2", "--eval.episodes", "0", *MEMBERS[member])
+    whole = go(build(arguments, tmp_path / "whole", alone), 330)
+    first = go(build(arguments, tmp_path / "parts", alone), 110)
+    second = go(resumed(build(arguments, tmp_path / "parts", alone), tmp_path / "parts"), 220)
+    assert second.step == whole.step
+    assert second.learner.updates == whole.learner.updates > 100
+    close(whole, first, second)
+    expected, found = leaves(state(whole)), leaves(state(second))
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        same = torch.equal(found[name], value) if isinstance(value, torch.Tensor) else found[name] == value
+        assert same, f"{name} differs behind the resume"
+
+
+def state(run: Run) -> dict[str, Any]:
+    replicated = {name: part for name, part in run.replicated_state().items() if name != "logger"}
+    return {"replicated": replicated, **{str(shard): part for shard, part in run.sharded_state().items()}}
+
+
+def leaves(nested: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(nested, dict):
+        return {prefix: nested}
+    return {name: leaf for k, part in nested.items() for name, leaf in leaves(part, f"{prefix}/{k}").items()}
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, torch.Tensor]]]:
+    folder = tmp_path_factory.mktemp("worlds")
+    outs = [folder / f"{ranks}.pt" for ranks in (1, 2)]
+    for ranks, out in zip((1, 2), outs, strict=True):
+        run_program([world.__file__, str(out)], folder, ranks=ranks, launcher="torchrun", deadline=240)
+    return [torch.load(out) for out in outs]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("member", MEMBERS)
+def test_same_on_two_ranks(member: str, worlds: list[dict[str, dict[str, torch.Tensor]]]) -> None:
+    one, two = (found[member] for found in worlds)
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=0, atol=1e-10, msg=name)

@@ -1,0 +1,61 @@
+"""Fully connected layers, plain, normalised or noisy; the only layers that may draw random numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.types import Draws
+
+Linear = Callable[[int, int], nn.Module]
+"""Makes a layer, [B, in] -> [B, out]."""
+
+
+class NoisyLinear(nn.Module):
+    """A linear layer with factorised Gaussian noise on its weights (Fortunato et al. 2018, section 3b).
+
+    Every row has noise of its own: because it is factorised, (W + sigma * f(e_out) f(e_in)^T) x is
+    W x + f(e_out) * (sigma (f(e_in) * x)), a second small product instead of a weight matrix per row.
+    """
+
+    def __init__(self, fan_in: int, fan_out: int, sigma: float = 0.5) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(fan_in)
+        self.weight = nn.Parameter(torch.empty(fan_out, fan_in).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(fan_out).uniform_(-bound, bound))
+        self.weight_sigma = nn.Parameter(torch.full((fan_out, fan_in), sigma * bound))
+        self.bias_sigma = nn.Parameter(torch.full((fan_out,), sigma * bound))
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        """Map x [B, in] to [B, out]; without draws the noise is zero."""
+        mean: Tensor = F.linear(x, self.weight, self.bias)
+        if draws is None:
+            return mean
+        noise = draws.normal(len(x), self.weight.shape[1] + self.weight.shape[0])
+        noise = noise.sign() * noise.abs().sqrt()
+        fan_in = self.weight.shape[1]
+        e_in, e_out = noise[:, :fan_in], noise[:, fan_in:]
+        noisy: Tensor = mean + e_out * F.linear(e_in * x, self.weight_sigma, self.bias_sigma)
+        return noisy
+
+
+class Layers(nn.Sequential):
+    """Modules one behind the other, of which the noisy ones get the draws."""
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        for layer in self:
+            x = layer(x, draws) if isinstance(layer, NoisyLinear) else layer(x)
+        return x
+
+
+def hidden_layers(sizes: Sequence[int], linear: Linear, norm: bool) -> list[nn.Module]:
+    """Return layers of these widths, a ReLU behind each, layer normalisation in front of it where asked for."""
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in pairwise(sizes):
+        layers += [linear(fan_in, fan_out), *([nn.LayerNorm(fan_out)] if norm else []), nn.ReLU()]
+    return layers
