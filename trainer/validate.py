@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+from trainer.combinations import check_combinations
 from trainer.config import Config, ConfigError
 
 # field -> (lowest, highest, whether the lowest itself is allowed)
@@ -31,6 +32,46 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "replay.burst": (1, math.inf, True),
     "replay.n_step": (1, math.inf, True),
     "replay.gamma": (0, 1, True),
+    "policy.zeta": (1, math.inf, False),
+    "policy.zeta_max": (1, math.inf, True),
+    "policy.risk": (0, 1, False),
+    "replay.alpha": (0, 1, True),
+    "replay.beta": (0, 1, True),
+    "replay.beta_end": (0, 1, True),
+    "replay.length": (1, math.inf, True),
+    "replay.burn_in": (0, math.inf, True),
+    "replay.stride": (1, math.inf, True),
+    "replay.eta": (0, 1, True),
+    "replay.rollout": (1, math.inf, True),
+    "replay.epochs": (1, math.inf, True),
+    "replay.trace": (0, 1, True),
+    "net.noisy_sigma": (0, math.inf, True),
+    "net.atoms": (2, math.inf, True),
+    "net.quantiles": (1, math.inf, True),
+    "net.cosines": (1, math.inf, True),
+    "net.acting_fractions": (1, math.inf, True),
+    "net.width": (1, math.inf, True),
+    "net.pool": (0, math.inf, True),
+    "net.ensemble": (1, math.inf, True),
+    "net.lstm": (0, math.inf, True),
+    "loss.munchausen_alpha": (0, 1, True),
+    "loss.munchausen_tau": (0, math.inf, False),
+    "loss.munchausen_min": (-math.inf, 0, True),
+    "loss.kappa": (0, math.inf, True),
+    "loss.fractions": (1, math.inf, True),
+    "loss.target_fractions": (1, math.inf, True),
+    "loss.bootstrap_mask": (0, 1, False),
+    "pixels.shift": (0, math.inf, True),
+    "pixels.spr": (0, math.inf, True),
+    "pixels.spr_steps": (1, math.inf, True),
+    "teacher.weight": (0, math.inf, True),
+    "teacher.temperature": (0, math.inf, False),
+    "teacher.act": (0, 1, True),
+    "teacher.decay": (0, math.inf, True),
+    "demos.ratio": (0, 1, True),
+    "demos.weight": (0, math.inf, True),
+    "demos.margin": (0, math.inf, True),
+    "demos.pretrain": (0, math.inf, True),
     "optim.lr": (0, math.inf, False),
     "optim.lr_end": (0, math.inf, True),
     "optim.eps": (0, math.inf, True),
@@ -70,6 +111,7 @@ def validate(config: Config, world_size: int) -> None:
             raise ConfigError(name, lookup(config, name), "an empty layer", "give widths >= 1")
     _check_kwargs(config.env.kwargs)
     _check_division(config, world_size)
+    check_combinations(config)
     _check_replay(config)
 
 

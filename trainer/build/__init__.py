@@ -1,8 +1,9 @@
 """The composition root: Config -> Run. The only folder that names concrete classes; nothing but commands imports it."""
 
+from trainer.build.checks import check_environment
 from trainer.build.envs import EVAL_ENVS, EVAL_SETS, build_envs, inspect_env
 from trainer.build.evaluation import build_eval_policy, play_episodes
-from trainer.build.nets import build_net, build_optimizer, check_torso, threads, torso_kind
+from trainer.build.nets import build_net, build_optimizer, threads, torso_kind
 from trainer.build.replay import build_replay, check_memory
 from trainer.build.run import build_run
 
@@ -15,8 +16,8 @@ __all__ = [
     "build_optimizer",
     "build_replay",
     "build_run",
+    "check_environment",
     "check_memory",
-    "check_torso",
     "inspect_env",
     "play_episodes",
     "threads",

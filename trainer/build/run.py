@@ -45,7 +45,11 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
     generators = {shard: seeding.generator(config.seed, "learner", shard, device) for shard in layout.owned}
     draws = Streams(generators, device, dtype)
     learner = Learner(
-        sync.prepare(net), target_net, build_loss(config, draws), sync, max_grad_norm=config.optim.max_grad_norm
+        sync.prepare(net),
+        target_net,
+        build_loss(config, spec, net, draws, device),
+        sync,
+        max_grad_norm=config.optim.max_grad_norm,
     )
     logger = make_logger(
         ranks.rank,

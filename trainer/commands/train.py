@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from trainer import checkpoint
-from trainer.build import build_run, check_memory, check_torso, inspect_env
+from trainer.build import build_run, check_environment, check_memory, inspect_env
 from trainer.cli import Request
 from trainer.commands.common import fail, tell, write_json
 from trainer.config import Config, ConfigError
@@ -52,7 +52,7 @@ def _check(request: Request, launch: Launch) -> tuple[Config, Layout, EnvSpec]:
     validate(config, launch.world_size)
     device = choose_device(config.runtime.device, launch)
     spec = inspect_env(config)
-    check_torso(config, spec)
+    check_environment(config, spec)
     layout = Layout(config, stated.shards, launch.world_size, launch.rank)
     check_memory(config, layout, spec, device, launch)
     return stated, layout, spec

@@ -1,0 +1,25 @@
+"""A loss with others added to it, sample by sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from trainer.types import Batch, Loss, LossOut, Rates
+
+Part = Callable[[nn.Module, nn.Module, Batch, Rates, LossOut], Tensor]
+"""(net, target_net, batch, rates, what the base loss said) -> loss [B], weighted already."""
+
+
+def joint(
+    net: nn.Module, target_net: nn.Module, batch: Batch, rates: Rates, *, base: Loss, parts: Mapping[str, Part]
+) -> LossOut:
+    """Return `base` plus all `parts`; priorities are those of `base`, each part is a metric under its name."""
+    said = base(net, target_net, batch, rates)
+    loss, metrics = said.loss, dict(said.metrics)
+    for name, part in parts.items():
+        extra = part(net, target_net, batch, rates, said)
+        loss = loss + extra
+        metrics[name] = extra.detach()
+    return said._replace(loss=loss, metrics=metrics)
