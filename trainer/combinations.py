@@ -1,4 +1,4 @@
-"""Parts of a config that make no sense together: each is refused with the reason and the remedy. Never imports torch."""
+"""Parts of a config that make no sense together, each refused with reason and remedy. Never imports torch."""
 
 from __future__ import annotations
 
