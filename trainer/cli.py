@@ -22,7 +22,10 @@ import tyro
 from trainer.config import Config
 from trainer.presets import PRESETS
 
-USAGE = "lockstep train PRESET [--section.field VALUE ...] [--resume RUN] [--ranks N]"
+USAGE = "lockstep train PRESET [--section.field VALUE ...] [--resume RUN|auto] [--ranks N]"
+
+AUTO = "auto"
+"""Value of --resume: the run that --log.dir and --log.name say, if there is one."""
 
 MAY_CHANGE = ("total_env_steps", "log.", "checkpoint.", "eval.", "sync.", "runtime.device", "runtime.threads")
 MAY_CHANGE_TOO = ("runtime.timeout", "runtime.poll_every", "env.threads")
@@ -37,12 +40,15 @@ class Request(NamedTuple):
     config: Config
     resume: Path | None
     ranks: int | None
+    auto: bool = False  # --resume auto: a run folder without a checkpoint is begun, not refused
 
 
 def parse_train(argv: Sequence[str]) -> Request:
     """Turn the arguments behind `train` into a request; ValueError, in one line, where that cannot be done."""
     rest = list(argv)
     resume = _take(rest, "--resume")
+    if resume == AUTO:
+        return _parse_auto(rest)
     ranks = _take(rest, "--ranks")
     if ranks is not None and not (ranks.isdigit() and int(ranks) > 0):
         raise ValueError(f"--ranks {ranks}: not a positive number; give the number of processes, e.g. --ranks 2")
@@ -70,6 +76,17 @@ def parse_train(argv: Sequence[str]) -> Request:
     if resume is not None:
         _check_changes(base, config)
     return Request(config, None if resume is None else Path(resume), None if ranks is None else int(ranks))
+
+
+def _parse_auto(rest: list[str]) -> Request:
+    """Parse `--resume auto`: go on with the run of this name if there is one, else begin it; for restarts by others."""
+    fresh = parse_train(rest)
+    if not fresh.config.log.name:
+        raise ValueError("--resume auto: which run is not said; name it with --log.name NAME")
+    folder = Path(fresh.config.log.dir) / fresh.config.log.name
+    if not (folder / "config.json").exists():
+        return fresh._replace(auto=True)
+    return parse_train([*rest, "--resume", str(folder)])._replace(auto=True)
 
 
 def parse_options(cls: type[_T], argv: Sequence[str], command: str) -> _T:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -33,7 +35,7 @@ def command(request: Request, arguments: Sequence[str]) -> int:
         wanted = request.ranks or (torch.cuda.device_count() if request.config.runtime.device != "cpu" else 1)
         if wanted > 1:
             stated, _, _ = _check(request, replace(launch, world_size=wanted, local_world_size=wanted))
-            _check_folder(stated, request.resume)
+            _check_folder(stated, request.resume, request.auto)
             return spawn(wanted, "trainer", ["train", *arguments])
     elif request.ranks not in (None, launch.world_size):
         raise ValueError(f"--ranks {request.ranks}: torchrun started {launch.world_size}; leave --ranks away")
@@ -58,9 +60,9 @@ def _check(request: Request, launch: Launch) -> tuple[Config, Layout, EnvSpec]:
     return stated, layout, spec
 
 
-def _check_folder(stated: Config, resume: Path | None) -> None:
+def _check_folder(stated: Config, resume: Path | None, auto: bool) -> None:
     folder = Path(stated.log.dir) / stated.log.name
-    if resume is None and stated.log.name and (folder / "config.json").exists():
+    if resume is None and not auto and stated.log.name and (folder / "config.json").exists():
         problem = f"{folder} already holds a run"
         raise ConfigError("log.name", stated.log.name, problem, f"continue it with --resume {folder}, or rename")
     parent = next(p for p in (folder, *folder.parents) if p.exists())
@@ -72,20 +74,23 @@ def _as_rank(request: Request, launch: Launch) -> int:
     stated, layout, spec = _check(request, launch)
     found: checkpoint.Manifest | None = None
     if launch.rank == 0:
-        _check_folder(stated, request.resume)
+        _check_folder(stated, request.resume, request.auto)
         if request.resume is not None:
             try:
                 found = checkpoint.latest(request.resume / "checkpoints", warn=tell)
             except checkpoint.CheckpointError as error:
                 raise ValueError(f"--resume {request.resume}: {error}") from None
-            if found is None:
+            if found is None and not request.auto:
                 raise ValueError(f"--resume {request.resume}: it holds no checkpoint; start a new run")
     device = choose_device(stated.runtime.device, launch)
+    run_dir: Path | None = None
     with process_group(device, launch, stated.runtime.timeout) as ranks:
         try:
             run_dir, found = ranks.gather((request.resume or _folder(stated), found))[0]
             score = _train(stated, layout, spec, ranks, launch, run_dir, found)
         except BaseException as error:  # KeyboardInterrupt included: the peers must end as well
+            if ranks.rank == 0 and run_dir is not None:
+                _mark_failed(run_dir, error)
             return fail(error, ranks)
     if ranks.rank == 0 and score is not None:
         from trainer.commands.results import leave_results
@@ -146,6 +151,14 @@ def _status(run: Run, run_dir: Path, state: str) -> None:
         env_steps = run.layout.env_steps(run.step)
         status = {"state": state, "env_steps": env_steps, "total_env_steps": run.config.total_env_steps}
         write_json(run_dir / "status.json", status | {"signal": run.stopped_by})
+
+
+def _mark_failed(run_dir: Path, error: BaseException) -> None:
+    """Turn the marker to `failed`; a disk that cannot take it must not hide the cause."""
+    with contextlib.suppress(OSError, ValueError):
+        path = run_dir / "status.json"
+        status = json.loads(path.read_text()) if path.exists() else {}
+        write_json(path, status | {"state": "failed", "cause": f"{type(error).__name__}: {error}"})
 
 
 def _folder(stated: Config) -> Path:
