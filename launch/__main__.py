@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Callable, Sequence
 
-from launch import local
+from launch import local, slurm, status, sweep
+from launch.options import suggest
 
 USAGE = """usage: lockstep launch WHERE [options] -- PRESET [--section.field VALUE ...]
 
-  local   torchrun on this machine          (lockstep launch local --help)"""
+  local    torchrun on this machine            (lockstep launch WHERE --help)
+  slurm    a batch job that survives pre-emption
+  sweep    one run per point of a grid: --grid seed=0..9 env.id=A,B
+  status   what runs where, and how far it is: [FOLDER ...]"""
 
-WHERE: dict[str, Callable[[Sequence[str]], int]] = {"local": local.command}
+WHERE: dict[str, Callable[[Sequence[str]], int]] = {
+    "local": local.command,
+    "slurm": slurm.command,
+    "sweep": sweep.command,
+    "status": status.command,
+}
 EXIT_BAD_INPUT = 2
 
 
@@ -31,9 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _where(name: str) -> Callable[[Sequence[str]], int]:
     if name not in WHERE:
-        near = difflib.get_close_matches(name, WHERE, 1)
-        remedy = f"did you mean {near[0]}?" if near else f"use {' or '.join(WHERE)}"
-        raise ValueError(f"launch {name}: unknown; {remedy}")
+        raise ValueError(f"launch {name}: unknown; {suggest(name, WHERE)}")
     return WHERE[name]
 
 

@@ -6,7 +6,6 @@ Standard library only: what is started is passed as text, neither torch nor the 
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib.util
 import os
 import shlex
@@ -14,7 +13,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
+
+from launch.options import Parser, count, split
 
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"
 """Without the last two torchrun would die of them and leave its workers behind."""
@@ -96,16 +97,9 @@ def _handles_signals() -> bool:
     return not source.is_file() or "--signals-to-handle" in source.read_text()
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaint is an exception."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; see `lockstep launch local --help`")
-
-
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return our own options, and what stands behind `--`."""
-    parser = _Parser(
+    parser = Parser(
         prog="lockstep launch local",
         usage="%(prog)s [--ranks N] [--max-restarts K] [--dry-run] -- PRESET [--section.field VALUE ...]",
         description="Train with torchrun on this machine; `-- evaluate RUN` evaluates.",
@@ -115,20 +109,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--ranks", metavar="N", help=f"processes; default: one a GPU, {DEFAULT_RANKS} without GPUs")
     parser.add_argument("--max-restarts", metavar="K", default="0", help="how often failed ranks start anew; default 0")
     parser.add_argument("--dry-run", action="store_true", help="print the command line only")
-    end = argv.index("--") if "--" in argv else len(argv)
-    own, strange = parser.parse_known_args(argv[:end])
-    if strange:
-        near = difflib.get_close_matches(strange[0].partition("=")[0], ("--ranks", "--max-restarts", "--dry-run"), 1)
-        remedy = f"did you mean {near[0]}?" if near else "what is to run stands behind `--`"
-        raise ValueError(f"launch local {strange[0]}: no such option; {remedy}")
-    if not argv[end + 1 :]:
-        raise ValueError("launch local: nothing to run; put it behind `--`, e.g. lockstep launch local -- cartpole")
-    own.ranks = None if own.ranks is None else _count("--ranks", own.ranks, 1)
-    own.max_restarts = _count("--max-restarts", own.max_restarts, 0)
-    return own, list(argv[end + 1 :])
-
-
-def _count(flag: str, text: str, least: int) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) >= least):
-        raise ValueError(f"{flag} {text}: not a number of at least {least}; write e.g. {flag} {max(least, 2)}")
-    return int(text)
+    own, arguments = split(parser, argv, "launch local")
+    own.ranks = None if own.ranks is None else count("--ranks", own.ranks, 1)
+    own.max_restarts = count("--max-restarts", own.max_restarts, 0)
+    return own, arguments

@@ -1,0 +1,45 @@
+"""What the launchers share: options of their own in front of `--`, the trainer's behind it, complaints in one line."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaint is an exception."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; see `{self.prog} --help`")
+
+
+def split(
+    parser: argparse.ArgumentParser, argv: Sequence[str], name: str, *, needs: bool = True
+) -> tuple[argparse.Namespace, list[str]]:
+    """Return our own options, and what stands behind `--`. Raises ValueError for what is unknown or missing."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    own, strange = parser.parse_known_args(argv[:end])
+    if strange:
+        known = [option for action in parser._actions for option in action.option_strings]
+        near = difflib.get_close_matches(strange[0].partition("=")[0], known, 1)
+        remedy = f"did you mean {near[0]}?" if near else "what is to run stands behind `--`"
+        raise ValueError(f"{name} {strange[0]}: no such option; {remedy}")
+    if needs and not argv[end + 1 :]:
+        raise ValueError(f"{name}: nothing to run; put it behind `--`, e.g. lockstep {name} -- cartpole")
+    return own, list(argv[end + 1 :])
+
+
+def count(flag: str, text: str, least: int) -> int:
+    """Return a whole number of at least `least`."""
+    if not (text.isascii() and text.isdigit() and int(text) >= least):
+        raise ValueError(f"{flag} {text}: not a number of at least {least}; write e.g. {flag} {max(least, 2)}")
+    return int(text)
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return a remedy for a name that is not known."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, 1)
+    return f"did you mean {near[0]}?" if near else f"use {' or '.join(names)}"
