@@ -41,6 +41,7 @@ if [ "$(state)" = finished ]; then echo "lockstep: $run is finished"; exit 0; fi
 
 # ---- the warning
 mkdir -p "$run"
+rm -f "$run/status.json"      # what is found there later is of this life
 export LOCKSTEP_STOP_FILE=$run/stop
 rm -f "$LOCKSTEP_STOP_FILE"
 warn() { echo "lockstep: $1 at $(date +%T): saving"; touch "$LOCKSTEP_STOP_FILE"; }

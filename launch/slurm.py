@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import shutil
@@ -168,7 +169,7 @@ def read_site(path: Path) -> dict[str, str]:
         for word in words[1:] if words[:1] == ["export"] else words[:1]:
             name, is_set, value = word.partition("=")
             if is_set and name.startswith("LOCKSTEP_"):
-                found[name.removeprefix("LOCKSTEP_").lower()] = value
+                found[name.removeprefix("LOCKSTEP_").lower()] = os.path.expandvars(value)
     return found
 
 

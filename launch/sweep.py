@@ -42,7 +42,7 @@ def command(argv: Sequence[str]) -> int:
     if not left:
         print(f"all {len(tasks)} tasks are finished: lockstep launch status {folder}")
         return 0
-    array = ",".join(map(str, left)) + (f"%{at_once}" if at_once else "")
+    array = spans(left) + (f"%{at_once}" if at_once else "")
     text = job.render(
         f"lockstep-{name}", of_array(folder, arguments), f"{folder}/slurm-%a.log", after=summary(folder), array=array
     )
@@ -77,6 +77,17 @@ def expand(grid: Sequence[str]) -> list[dict[str, str]]:
     if not fields:
         raise ValueError("launch sweep: no --grid; write e.g. --grid seed=0..9 env.id=CartPole-v1,Acrobot-v1")
     return [dict(zip(fields, point, strict=True)) for point in itertools.product(*fields.values())]
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Return rising numbers as sbatch --array takes them: 1-3,7."""
+    groups: list[list[int]] = []
+    for number in numbers:
+        if groups and number == groups[-1][-1] + 1:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    return ",".join(str(group[0]) + (f"-{group[-1]}" if len(group) > 1 else "") for group in groups)
 
 
 def point_name(point: dict[str, str]) -> str:
