@@ -2,10 +2,12 @@
 
     python -m benchmarks.learning --presets cartpole acrobot --seeds 1 2 3 --jobs 2
     python -m benchmarks.learning --presets minatar --collect        # only read the runs that are there
+    python -m benchmarks.learning --table minatar                    # tasks x methods, of the runs that have finished
 
 Each run is `lockstep train PRESET --seed S` with one rank and one thread. A row holds the final greedy evaluation of
 every seed; the table their mean and standard deviation over seeds. Runs lie in runs/learning/PRESET-sSEED and a
-finished one is not run again.
+finished one is not run again. `--table` trains nothing: it prints the markdown of docs/algorithms.md, draws the curves
+into docs/images and, where no run is missing, appends rows.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import results_table
+from benchmarks.figures import curves
 from benchmarks.rows import HERE, write_rows
+from benchmarks.suites import SUITES
 from trainer.log.plot import learning_curve
 
 
@@ -54,15 +60,40 @@ def row(preset: str, seeds: list[int], folder: Path, extra: list[str]) -> dict[s
     }
 
 
-def main() -> int:
+def show_table(name: str, seeds: list[int], folder: Path, images: Path) -> None:
+    """Print the table of a suite, draw its curves, and append its rows once every run has finished."""
+    suite = SUITES[name]
+    cells = results_table.read(suite, folder, seeds)
+    print(f"### {suite.title}\n")
+    print("\n".join(results_table.markdown(suite, cells, seeds)))
+    path = images / f"learning_{name}_methods.png"
+    curves(suite, folder, seeds, path)
+    print(f"\nfigure: {path.name}")
+    missing = sum(not cell.complete(seeds) for cell in cells.values())
+    if missing:
+        print(f"rows: none are written while {missing} of {len(cells)} cells are incomplete\n")
+    else:
+        written = write_rows("learning_table", results_table.rows(name, suite, cells, seeds))
+        print(f"rows: {written.name}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--presets", nargs="+", required=True)
+    parser.add_argument("--presets", nargs="+", default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--folder", type=Path, default=Path("runs/learning"))
     parser.add_argument("--collect", action="store_true", help="train nothing")
     parser.add_argument("--plots", type=Path, default=HERE / "results", help="folder for the learning curves")
-    options, extra = parser.parse_known_args()
+    parser.add_argument("--table", nargs="*", choices=SUITES, help="suites to tabulate; without a name, all of them")
+    parser.add_argument("--images", type=Path, default=HERE.parent / "docs" / "images", help="folder for their curves")
+    options, extra = parser.parse_known_args(arguments)
+    if options.table is not None:
+        for name in options.table or SUITES:
+            show_table(name, options.seeds, options.folder, options.images)
+        return 0
+    if not options.presets:
+        parser.error("nothing to do: name --presets, or ask for a --table")
     options.folder.mkdir(parents=True, exist_ok=True)
     if not options.collect:
         with ThreadPoolExecutor(options.jobs) as pool:

@@ -38,7 +38,7 @@ THREADS = 1
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", choices=sorted({work for work, _ in LIMITS}), default="cartpole")
-    parser.add_argument("--peer", choices=tuple(PEERS), default="sb3")
+    parser.add_argument("--peer", choices=sorted({peer for _, peer in LIMITS}), default="sb3")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--env-steps", type=int, default=12_800, help="env steps in one measurement")
     parser.add_argument("--install", action="store_true", help="only create the peer's environment")

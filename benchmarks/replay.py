@@ -1,11 +1,15 @@
-"""What the replay memory costs: adding, uniform sampling with the gather, and the bytes that a transition takes.
+"""What the replay memory costs: adding, sampling with the gather, priorities, and the bytes that a transition takes.
 
-    python -m benchmarks.replay [--repeats N] [--calls N] [--small]
+    python -m benchmarks.replay [--repeats N] [--calls N] [--small] [--work uniform prioritized] [--install]
 
-Cases: CartPole vectors (64 environments, batch 128) and 84x84 frames stacked by four (8 environments, batch 32), each
+Uniform: CartPole vectors (64 environments, batch 128) and 84x84 frames stacked by four (8 environments, batch 32), each
 with n-step 1 and 3. `add` is one step of all environments, `sample` one batch, `sample 8` a batch where eight of a step
 are gathered at once, as the loop does. Bytes are counted on the tensors of a full memory. Beside it, interleaved,
 Stable-Baselines3's ReplayBuffer (NStepReplayBuffer for n = 3), if `python -m benchmarks.peers --install` was run.
+
+Prioritized: a million vectors (64 environments), `sample + update` draws 256 with all that belongs to them and gives
+them new priorities. Beside it, interleaved, cpprb and TorchRL, if `--install` was run (which also compiles TorchRL's
+tree, from the sources in its own wheel, where the wheel was built for another torch). See benchmarks/priorities.py.
 
 Memories are full before measuring; both return batches of the type that they store, uint8 frames included.
 """
@@ -16,41 +20,21 @@ import argparse
 import contextlib
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks import priorities
+from benchmarks.cases import Case, Filled
 from benchmarks.harness import interleaved, median, table, timed
 from benchmarks.rows import write_rows
 from benchmarks.venvs import PEERS, Worker
-from trainer.build import build_replay
-from trainer.config import Config, EnvConfig, ReplayConfig
-from trainer.envs import EnvSpec
-from trainer.layout import Layout
 from trainer.replay import ReplayMemory
-from trainer.types import Choice, Timestep
 
 AT_ONCE = 8
 """Batches that one gather serves in `sample 8`."""
-DONE = 0.01
-"""Share of the steps that end an episode."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A memory and what goes in and out of it."""
-
-    name: str
-    obs_shape: tuple[int, ...]
-    dtype: str
-    stack: int
-    envs: int
-    batch: int
-    capacity: int
-    n_step: int
-
 
 CASES = tuple(
     Case(f"{name}, n={n_step}", shape, dtype, stack, envs, batch, capacity, n_step)
@@ -67,18 +51,26 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--calls", type=int, default=200, help="calls in one measurement")
     parser.add_argument("--small", action="store_true", help="memories of 1,000 transitions, for a quick look")
+    parser.add_argument("--work", nargs="+", choices=tuple(WORKS), default=tuple(WORKS))
+    parser.add_argument("--install", action="store_true", help="only create the environment of cpprb and TorchRL")
     options = parser.parse_args(argv)
-    cases = [replace(case, capacity=1_000) if options.small else case for case in CASES]
+    if options.install:
+        PEERS["replay"].install()
+        return 0
     torch.set_num_threads(1)
-    peer = PEERS["sb3"]
-    with contextlib.ExitStack() as stack:
-        worker = stack.enter_context(Worker(peer)) if peer.is_installed() else None
-        rows = [row for case in cases for row in measure(case, worker, options.repeats, options.calls)]
-    print(report(rows))
-    if worker is None:
-        print(f"{peer.name} is absent: python -m benchmarks.peers --install")
+    rows = []
+    for work in options.work:
+        cases, take, tell, peer = WORKS[work]
+        with contextlib.ExitStack() as stack:
+            worker = stack.enter_context(Worker(PEERS[peer])) if PEERS[peer].is_installed() else None
+            for case in cases:
+                wanted = replace(case, capacity=1_000) if options.small else case
+                rows += take(wanted, worker, options.repeats, options.calls)
+        print(tell([row for row in rows if row["name"] in {case.name for case in cases}]))
+        if worker is None:
+            print(f"{peer} is absent: python -m benchmarks.{'peers' if peer == 'sb3' else 'replay'} --install")
     print(f"rows: {write_rows('replay', rows).name}")
-    return 0
+    return 0 if all(row.get("pass", True) for row in rows) else 1
 
 
 def measure(case: Case, worker: Worker | None, repeats: int, calls: int) -> list[dict[str, Any]]:
@@ -108,29 +100,15 @@ def measure(case: Case, worker: Worker | None, repeats: int, calls: int) -> list
 
 
 class Ours:
-    """The replay that `trainer.build` makes for a case, full, with timesteps to feed it."""
+    """A full memory, asked `calls` times."""
 
     def __init__(self, case: Case, calls: int) -> None:
-        self.case, self.calls = case, calls
-        config = Config(
-            env=EnvConfig(num_envs=case.envs),
-            replay=ReplayConfig(capacity=case.capacity, batch_size=case.batch, n_step=case.n_step, learning_starts=0),
-        )
-        spec = EnvSpec("sync", case.obs_shape, getattr(torch, case.dtype), 4, case.stack, "repeat", False)
-        device = torch.device("cpu")
-        self.memory = build_replay(config, Layout(config, 1, 1, 0), spec, device, torch.float32)
-        generator = torch.Generator().manual_seed(0)
-        self.timesteps = [_timestep(case, spec.obs_dtype, generator) for _ in range(16)]
-        self.choice = Choice(torch.zeros(case.envs, dtype=torch.int64))
-        for i in range(self.memory.ring.rows + 8):
-            self._add(i)
-
-    def _add(self, i: int) -> None:
-        self.memory.add(self.timesteps[i % 16], self.choice, self.timesteps[(i + 1) % 16])
+        self.filled, self.calls = Filled(case), calls
+        self.memory = self.filled.memory
 
     def add(self) -> None:
         for i in range(self.calls):
-            self._add(i)
+            self.filled.add(i)
 
     def sample(self) -> None:
         self._sample(1, self.calls)
@@ -146,15 +124,7 @@ class Ours:
                 pass
 
     def bytes_per_transition(self) -> float:
-        return bytes_of(self.memory) / self.case.capacity
-
-
-def _timestep(case: Case, dtype: torch.dtype, generator: torch.Generator) -> Timestep:
-    count = case.envs
-    obs = (torch.rand(count, *case.obs_shape, generator=generator) * 255).to(dtype)
-    never = torch.zeros(count, dtype=torch.bool)
-    done = torch.rand(count, generator=generator) < DONE
-    return Timestep(obs, torch.ones(count), done, never, never, never, obs)
+        return bytes_of(self.memory) / self.filled.case.capacity
 
 
 def bytes_of(memory: ReplayMemory) -> int:
@@ -172,6 +142,13 @@ def report(rows: list[dict[str, Any]]) -> str:
         size = f"{row['bytes_per_transition']:,.0f}"
         lines.append((f"{row['name']}: {row['who']}", f"{us['add']:.0f}", f"{us['sample']:.0f}", many, size))
     return table(("us per call", "add", "sample", f"sample {AT_ONCE}", "bytes per transition"), lines)
+
+
+WORKS = {
+    "uniform": (CASES, measure, report, "sb3"),
+    "prioritized": ((priorities.CASE,), priorities.measure, priorities.report, "replay"),
+}
+"""What is measured -> cases, who measures and reports, beside which peer."""
 
 
 if __name__ == "__main__":

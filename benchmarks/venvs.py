@@ -22,11 +22,15 @@ HOME = HERE / ".peers"
 
 @dataclass(frozen=True)
 class Peer:
-    """A peer: what pip installs for it besides our torch, and the script that answers for it."""
+    """A peer: what pip installs for it besides our torch, and the script that answers for it.
+
+    builds: whether `script build` has to be run once.
+    """
 
     name: str
     requirements: tuple[str, ...]
     script: str
+    builds: bool = False
 
     @property
     def python(self) -> Path:
@@ -47,10 +51,18 @@ class Peer:
         if subprocess.run([*pip, f"torch=={version}"], stderr=subprocess.DEVNULL).returncode:
             subprocess.run([*pip, *index, f"torch=={version if index else public}"], check=True)
         subprocess.run([*pip, *self.requirements], check=True)
+        if self.builds:
+            subprocess.run([self.python, HERE / self.script, "build"], check=True)
         (HOME / self.name / "installed.json").write_text(json.dumps({"requirements": self.requirements}) + "\n")
 
 
-PEERS = {"sb3": Peer("sb3", ("stable-baselines3==2.9.2",), "peer_sb3.py")}
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer("sb3", ("stable-baselines3==2.9.2",), "peer_sb3.py"),
+        Peer("replay", ("cpprb==11.0.0", "torchrl==0.14.1", "numpy==2.4.6", "ninja==1.13.2"), "peer_replay.py", True),
+    )
+}
 
 
 class Worker:

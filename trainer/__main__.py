@@ -11,12 +11,13 @@ USAGE = """usage: lockstep COMMAND ...
   train --resume RUN                         continue a run
   evaluate RUN [--episodes N] [--video]      play with a trained agent
   export RUN --format F                      weights as safetensors, torchscript or onnx
+  demos RUN --episodes N                     episodes of a trained agent, for others to learn from
   presets [PRESET]                           list the presets, or show one
   launch local [--ranks N] -- PRESET ...     the torchrun command line for this machine
 
 Without torchrun, `train` starts one rank per GPU of this machine by itself (--ranks N: that many processes)."""
 
-COMMANDS = ("train", "evaluate", "export", "presets", "launch")
+COMMANDS = ("train", "evaluate", "export", "demos", "presets", "launch")
 EXIT_BAD_INPUT = 2
 
 
@@ -50,6 +51,10 @@ def _run(name: str, rest: list[str]) -> int:
         from trainer.commands.export import command as export
 
         return export(rest)
+    if name == "demos":
+        from trainer.commands.demos import command as demos
+
+        return demos(rest)
     from trainer.cli import parse_train
 
     request = parse_train(rest)  # before torch is imported: a typo is answered at once

@@ -28,7 +28,7 @@ AUTO = "auto"
 """Value of --resume: the run that --log.dir and --log.name say, if there is one."""
 
 MAY_CHANGE = ("total_env_steps", "log.", "checkpoint.", "eval.", "sync.", "runtime.device", "runtime.threads")
-MAY_CHANGE_TOO = ("runtime.timeout", "runtime.poll_every", "env.threads")
+MAY_CHANGE_TOO = ("runtime.timeout", "runtime.poll_every", "env.threads", "teacher.runs", "demos.path")
 """Fields (or sections) that a resumed run may change: they do not alter what was computed so far."""
 
 _T = TypeVar("_T")

@@ -25,7 +25,7 @@ class ConfigError(ValueError):
 class EnvConfig:
     id: str = "CartPole-v1"
     """Environment: a Gymnasium id, `package:MyEnv-v0` for your own, `ALE/Breakout-v5`, `MinAtar/Breakout-v1`,
-    `toy/Catch` or `toy/Chain`."""
+    `toy/Catch`, `toy/Chain` or `toy/Memory`."""
     tasks: tuple[str, ...] = ()
     """Several environments in one run, instead of `id`: shard s plays task s modulo their number, and one network,
     told the task, learns them all."""
@@ -37,7 +37,7 @@ class EnvConfig:
     autoreset: Literal["auto", "next_step", "same_step"] = "auto"
     """Gymnasium autoreset mode, where the backend offers a choice. The transitions are the same."""
     kwargs: str = "{}"
-    """Keyword arguments for the environment's constructor, as JSON."""
+    """Keyword arguments for the environment's constructor, as JSON; with `tasks` by task: {"toy/Chain": {...}}."""
     sticky: float | None = None
     """Probability that the previous action is repeated instead [0-1]. Default: 0.25 for Atari, 0.1 for MinAtar."""
     full_action_space: bool = False
@@ -56,6 +56,11 @@ class EnvConfig:
     """Learn from rewards clipped to [-1, 1]; returns are reported unclipped."""
     threads: int = 0
     """ALE: emulator threads per rank [count]. 0: the rank's share of the cores."""
+
+    @property
+    def name(self) -> str:
+        """What is trained on, in a few words."""
+        return f"{self.tasks[0]} and {len(self.tasks) - 1} more" if self.tasks else self.id
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,8 @@ class PolicyConfig:
     """Zeta: exponent of the distribution; smaller lasts longer [> 1]."""
     zeta_max: int = 10_000
     """Zeta: a random action lasts at most this long [steps]."""
+    ensemble: Literal["mean", "vote"] = "vote"
+    """Ensemble: how it acts in evaluation, by the mean of its heads or by the action that most of them prefer."""
     risk: float = 1.0
     """IQN: act on the mean of this worst share of the returns (CVaR, Dabney et al. 2018); 1: on all [0-1]."""
 
@@ -92,9 +99,9 @@ class ReplayConfig:
     """Transitions drawn uniformly or by priority (Schaul et al. 2016), whole sequences drawn by priority (R2D2,
     Kapturowski et al. 2019), or no memory but the last rollout (PQN, Gallici et al. 2025)."""
     capacity: int = 100_000
-    """Transitions kept over all ranks [transitions]."""
+    """Transitions kept over all ranks; of sequences as well [transitions]."""
     batch_size: int = 128
-    """Transitions per update over all ranks [transitions]."""
+    """Transitions per update over all ranks; with sequences how many of those [transitions or sequences]."""
     learning_starts: int = 1_000
     """Env steps before the first update [env steps]."""
     update_every: float = 10.0

@@ -52,9 +52,23 @@ def play(envs: Envs, policy: Policy, quota: dict[int, int], epsilon: float, max_
     return played
 
 
-def quotas(episodes: int, num_envs: int) -> dict[int, int]:
-    """Return how many of `episodes` each of `num_envs` environments plays."""
-    return {env: episodes // num_envs + (env < episodes % num_envs) for env in range(num_envs)}
+def quotas(episodes: int, num_envs: int, per_shard: int | None = None) -> dict[int, int]:
+    """Return how many of `episodes` each of `num_envs` environments plays.
+
+    per_shard: deal them out by turns to shards of so many environments, so that tasks, which are placed by shard, play
+    equally often (but for one episode).
+    """
+    each = per_shard or num_envs
+    turn = {env: env % each * (num_envs // each) + env // each for env in range(num_envs)}
+    return {env: episodes // num_envs + (turn[env] < episodes % num_envs) for env in range(num_envs)}
+
+
+def by_task(played: Sequence[Episode], tasks: Sequence[str], per_shard: int) -> dict[str, list[Episode]]:
+    """Share out episodes by the task of their environment: shard s, of `per_shard` environments, plays s % tasks."""
+    return {
+        task: [episode for episode in played if episode.env // per_shard % len(tasks) == i]
+        for i, task in enumerate(tasks)
+    }
 
 
 def interquartile_mean(values: Sequence[float]) -> float:

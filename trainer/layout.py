@@ -59,6 +59,11 @@ class Layout:
         """Whether a multiple of `every` env steps lies in this step."""
         return multiples(step, self.config.env.num_envs, every) > 0
 
+    def due_at_update(self, update: int, every: float) -> bool:
+        """Whether a multiple of `every` env steps lies in this update, were there no step without updates."""
+        each = self.config.replay.update_every
+        return math.floor(update * each / every) > math.floor((update - 1) * each / every)
+
     def updates(self, step: int) -> int:
         """How many gradient steps belong to this step."""
         replay = self.config.replay
@@ -76,12 +81,17 @@ class Layout:
         )
 
     def ladder(self) -> list[float] | None:
-        """The fixed epsilons of this rank's environments, where the ladder is chosen."""
-        policy, first = self.config.policy, self.rank * self.envs_per_rank
+        """The fixed epsilons of this rank's environments, where the ladder is chosen; every task has a whole ladder."""
+        policy, each, tasks = self.config.policy, self.envs_per_shard, len(self.config.env.tasks) or 1
         if policy.exploration == "linear":
             return None
-        envs = range(first, first + self.envs_per_rank)
-        return [ladder(env, self.config.env.num_envs, policy.ladder_base, policy.ladder_alpha) for env in envs]
+        envs = [shard // tasks * each + i for shard in self.owned for i in range(each)]  # counted within their task
+        return [ladder(env, self.config.env.num_envs // tasks, policy.ladder_base, policy.ladder_alpha) for env in envs]
+
+    def tasks(self, envs_per_shard: int) -> list[int] | None:
+        """The task of each of this rank's environments, of which each shard has so many; None with one environment."""
+        count = len(self.config.env.tasks)
+        return [shard % count for shard in self.owned for _ in range(envs_per_shard)] if count else None
 
     def rates(self, step: int) -> Rates:
         """What changes along the run, at this step."""

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from trainer.config import Config
-from trainer.evaluate import Score
+from trainer.evaluate import Score, by_task, score
 from trainer.layout import Layout
 from trainer.learner import Learner, first_bad
-from trainer.types import Envs, Episode, Logger, Policy, Replay, State, Stateful, Sync, Timestep
+from trainer.types import Batch, Envs, Episode, Logger, Policy, Replay, State, Stateful, Sync, Timestep
 
 WINDOW = 100
 """Episodes over which the reported return is averaged."""
@@ -48,9 +48,10 @@ class Clock(Protocol):
 
 
 class StopFlag(Protocol):
-    """A request to stop, by signal."""
+    """A request to stop, by signal or by file."""
 
-    signal: str | None
+    @property
+    def signal(self) -> str | None: ...
 
 
 @dataclass
@@ -70,15 +71,42 @@ class Run:
     logger: Logger
     spans: Clock
     stop: StopFlag
-    evaluator: Callable[[], Score]  # a collective
+    evaluator: Callable[[], list[Episode]]  # plays evaluation episodes, those of all ranks; a collective
     write: Callable[[int, State, dict[int, State]], None]  # a checkpoint; a collective
     timestep: Timestep
+    lesson: Callable[[], Batch] | None = None  # a batch of demonstrations alone
     step: int = 0
     stopped_by: str | None = None
     score: Score | None = None  # of the last evaluation
+    task_scores: dict[str, Score] = field(default_factory=dict)  # the same for each task, in multi-task training
     _returns: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     _metrics: dict[str, list[float]] = field(default_factory=dict)
     _logged_step: int = 0
+
+    def pretrain(self) -> bool:
+        """Learn from demonstrations alone, `demos.pretrain` updates; return whether to stop. A collective.
+
+        It comes before the first env step, when all updates were of this kind: a resumed run goes on where it stood.
+        Targets are refreshed, and ranks agree, after as many updates as in the run that follows.
+        """
+        config, layout, begin = self.config, self.layout, self.learner.updates
+        if self.lesson is None or self.step > 0 or begin >= config.demos.pretrain:
+            return False
+        for update in range(begin + 1, config.demos.pretrain + 1):
+            with self.spans("learn"):
+                self.learner.update(self.lesson(), layout.rates(1))
+            if layout.due_at_update(update, config.target.every):
+                self.sync.refresh(config.target.tau)
+            last = update == config.demos.pretrain
+            if (last or layout.due_at_update(update, config.runtime.poll_every)) and self.poll():
+                self.save()
+                return True
+        losses = self._metrics.pop("td_loss")
+        self._metrics.clear()
+        self.logger.message(
+            f"{config.demos.pretrain:,} updates on demonstrations: TD loss {losses[0]:.3g}, at last {losses[-1]:.3g}"
+        )
+        return False
 
     def advance(self, step: int, timestep: Timestep) -> Timestep:
         """Note where the run stands."""
@@ -115,7 +143,7 @@ class Run:
         what = f"loss on rank {rank}" if first_loss <= first_norm else "gradient norm"
         raise AgreedError(
             f"non-finite {what} at update {update}: lower --optim.lr, clip with --optim.max_grad_norm, "
-            f"or check the rewards of {self.config.env.id}"
+            f"or check the rewards of {self.config.env.name}"
         )
 
     def log(self) -> None:
@@ -138,6 +166,10 @@ class Run:
         if episodes:
             row["charts/episodic_return"] = sum(e.ret for e in episodes) / len(episodes)
             row["charts/episodic_length"] = sum(e.length for e in episodes) / len(episodes)
+        for task, played in by_task(episodes, self.config.env.tasks, self.layout.envs_per_shard).items():
+            if played:
+                row[f"charts/episodic_return/{task}"] = sum(e.ret for e in played) / len(played)
+                row[f"charts/episodic_length/{task}"] = sum(e.length for e in played) / len(played)
         for name in losses:
             row[f"losses/{name}"] = sum(means[name] for _, means in votes) / len(votes)
         row |= {f"time/share_{name}": share for name, share in shares.items()}
@@ -155,21 +187,22 @@ class Run:
     def evaluate(self) -> Score:
         """Play evaluation episodes and log their score. A collective."""
         with self.spans("eval"):
-            self.score = self.evaluator()
-        score = self.score
-        self.logger.metrics(
-            self.layout.env_steps(self.step),
-            {
-                "eval/return_mean": score.mean,
-                "eval/return_std": score.std,
-                "eval/return_median": score.median,
-                "eval/return_iqm": score.iqm,
-                "eval/return_ci_low": score.ci_low,
-                "eval/return_ci_high": score.ci_high,
-                "eval/length_mean": score.length,
-            },
-        )
-        return score
+            played = self.evaluator()
+        self.score = whole = score(played)
+        parts = by_task(played, self.config.env.tasks, self.layout.eval_envs_per_shard)
+        self.task_scores = {task: score(episodes) for task, episodes in parts.items()}
+        row = {
+            "eval/return_mean": whole.mean,
+            "eval/return_std": whole.std,
+            "eval/return_median": whole.median,
+            "eval/return_iqm": whole.iqm,
+            "eval/return_ci_low": whole.ci_low,
+            "eval/return_ci_high": whole.ci_high,
+            "eval/length_mean": whole.length,
+        }
+        row |= {f"eval/return_mean/{task}": part.mean for task, part in self.task_scores.items()}
+        self.logger.metrics(self.layout.env_steps(self.step), row)
+        return whole
 
     def save(self) -> None:
         """Write a checkpoint of everything that has state. A collective."""
@@ -225,7 +258,7 @@ class Run:
             self.timestep = Timestep(*(_join([part[name] for part in saved], device) for name in Timestep._fields))
         else:
             self.replay.cut()
-            self.logger.message(f"{self.config.env.id} cannot save its state: its environments began new episodes")
+            self.logger.message(f"{self.config.env.name} cannot save its state: its environments began new episodes")
 
 
 def _join(parts: list[Tensor], device: torch.device) -> Tensor:

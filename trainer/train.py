@@ -13,6 +13,8 @@ def train(run: Run) -> None:
     """
     envs, policy, replay, learner, sync = run.envs, run.policy, run.replay, run.learner, run.sync
     config, layout, span = run.config, run.layout, run.spans
+    if run.pretrain():
+        return
     timestep = run.timestep
     for step in range(run.step + 1, layout.num_steps + 1):  # one step = every env, on every rank, once
         rates = layout.rates(step)

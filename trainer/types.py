@@ -53,6 +53,14 @@ class Choice(NamedTuple):
     state: Tensor | None = None  # [N, ...] recurrent state that led to the action; None without a recurrent core
 
 
+class Future(NamedTuple):
+    """What followed a transition, step by step; F steps. Where nothing is known of a step, it is not valid."""
+
+    obs: Tensor  # [B, F, *] obs[:, k] was reached by action[:, k]; the last one of an episode counts
+    action: Tensor  # [B, F] int64; the first one is the transition's own
+    valid: Tensor  # [B, F] bool: within the episode, and happened already
+
+
 class Batch(NamedTuple):
     """Transitions for one update, n-step fold applied. The rows of a shard lie together, shard after shard."""
 
@@ -67,15 +75,20 @@ class Batch(NamedTuple):
     mask: Tensor | None = None  # [B, E] bool: which heads of an ensemble learn from it; None: all
     expert: Tensor | None = None  # [B] bool: a demonstration; None: none is
     task: Tensor | None = None  # [B] int64, in multi-task training
+    future: Future | None = None  # where a loss looks ahead step by step
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """Return a batch of changed tensors."""
-        parts: Any = (field if field is None else change(field) for field in self)
+        parts: list[Any] = [None if field is None else change(field) for field in self[:-1]]
+        parts.append(None if self.future is None else Future(*map(change, self.future)))
         return Batch(*parts)
 
 
 class Sequences(NamedTuple):
-    """Consecutive steps of one episode each, for recurrent networks; L = burn-in + learning steps + n."""
+    """Consecutive steps of one episode each, for recurrent networks; L = burn-in + learning steps + n.
+
+    Steps in front of the episode or behind its end repeat the nearest one and do not learn.
+    """
 
     obs: Tensor  # [B, L, *]
     last_action: Tensor  # [B, L] int64 that led to obs; 0 at the start of an episode
@@ -85,7 +98,8 @@ class Sequences(NamedTuple):
     discount: Tensor  # [B, L] gamma^m, 0 where terminated
     ahead: Tensor  # [B, L] int64 m: the bootstrap observation of step t is obs[t + m]
     learns: Tensor  # [B, L] bool: behind the burn-in, within the episode, window complete
-    state: Tensor  # [B, ...] recurrent state in front of obs[0]
+    state: Tensor  # [B, ...] recurrent state in front of obs[0], or of the first step that learns, where not warm
+    warm: Tensor  # [B] bool: the burn-in is there; not at the start of an episode, where the state is known
     index: Tensor  # type: ignore[assignment]  # [B]
     probability: Tensor | None = None  # [B]
 

@@ -158,12 +158,17 @@ def _check_replay(config: Config) -> None:
         if (replay.rollout * envs) % replay.batch_size:
             problem = f"does not divide a rollout of {replay.rollout} steps of {envs} environments"
             raise ConfigError("replay.batch_size", replay.batch_size, problem, f"use e.g. {replay.rollout * envs // 4}")
+        if config.total_env_steps <= replay.rollout * envs:
+            problem = f"learning would begin after a rollout of {replay.rollout * envs} env steps (--replay.rollout)"
+            raise ConfigError("total_env_steps", config.total_env_steps, problem, "run longer, or learn earlier")
         return
+    if replay.kind == "sequence":
+        _check_sequence_replay(config)
     window = envs * (replay.n_step + 1)
     if replay.capacity < max(replay.batch_size, window):
         problem = f"smaller than a batch ({replay.batch_size}) or an n-step window of {envs} environments ({window})"
         raise ConfigError("replay.capacity", replay.capacity, problem, f"use {max(replay.batch_size, window)} or more")
-    least = envs * replay.n_step
+    least = envs * (replay.n_step + (config.loss.target == "sarsa"))  # which waits for one more action
     if replay.learning_starts < least:
         problem = f"before {envs} environments have one {replay.n_step}-step transition each"
         raise ConfigError("replay.learning_starts", replay.learning_starts, problem, f"use {least} or more")
@@ -173,3 +178,16 @@ def _check_replay(config: Config) -> None:
     if replay.learning_starts >= config.total_env_steps:
         problem = f"learning would begin after {replay.learning_starts} env steps (--replay.learning_starts)"
         raise ConfigError("total_env_steps", config.total_env_steps, problem, "run longer, or start learning earlier")
+
+
+def _check_sequence_replay(config: Config) -> None:
+    replay, envs = config.replay, config.env.num_envs
+    window = envs * (replay.burn_in + replay.length + replay.n_step + replay.stride)
+    if replay.capacity < window:
+        problem = f"{envs} environments cannot keep a sequence each until the next is complete"
+        remedy = f"use {window} or more, or shorter --replay.length, burn_in and stride"
+        raise ConfigError("replay.capacity", replay.capacity, problem, remedy)
+    least = envs * (replay.length + replay.n_step)
+    if replay.learning_starts < least:
+        problem = f"before {envs} environments have a sequence of {replay.length} steps each"
+        raise ConfigError("replay.learning_starts", replay.learning_starts, problem, f"use {least} or more")

@@ -117,6 +117,7 @@ def test_join_keeps_one_tensor_for_obs_and_final_obs() -> None:
         ("auto", "ALE/Breakout-v5"),
         ("auto", "toy/Catch"),
         ("auto", "toy/Chain"),
+        ("auto", "toy/Memory"),
     ],
 )
 def test_render(kind: str, env_id: str) -> None:

@@ -22,7 +22,11 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ),
     ("native", "CartPole-v1", "next_step", {"max_episode_steps": 17}),
     *(("minatar", f"MinAtar/{game}-v1", "same_step", {"max_episode_steps": 90}) for game in sorted(GAMES)),
-    *(("toy", env_id, mode, {}) for env_id in ("toy/Catch", "toy/Chain") for mode in ("same_step", "next_step")),
+    *(
+        ("toy", env_id, mode, {})
+        for env_id in ("toy/Catch", "toy/Chain", "toy/Memory")
+        for mode in ("same_step", "next_step")
+    ),
 ]
 
 

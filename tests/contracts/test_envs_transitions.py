@@ -193,6 +193,21 @@ def test_toys(env_id: str, rules: Any, limit: int, autoreset: str) -> None:
     assert terminated_count or (env_id, limit) == ("toy/Catch", 4)
 
 
+@pytest.mark.parametrize("autoreset", ["same_step", "next_step"])
+def test_memory_pays_for_the_cue_that_was_seen_first(autoreset: str) -> None:
+    seen = []
+    for transitions in collect(make_backend("auto", "toy/Memory", 20, list(range(20)), autoreset=autoreset), 150):
+        episodes = [transitions[i : i + 7] for i in range(0, len(transitions) - 6, 7)]
+        for *corridor, last in episodes:
+            cue = int(np.argmax(corridor[0].obs))
+            assert [np.argmax(t.obs) for t in (*corridor, last)] == [cue, 2, 2, 2, 2, 2, 3]
+            assert all((t.reward, t.terminated, t.truncated) == (0, False, False) for t in corridor)
+            assert (last.reward, last.terminated) == (1 if last.action == cue else -1, True)
+            assert not last.next_obs.any()
+            seen.append((cue, last.reward))
+    assert set(seen) == {(0, 1), (0, -1), (1, 1), (1, -1)}
+
+
 def test_toy_returns() -> None:
     backend = make_backend("auto", "toy/Chain", 1, [0])
     backend.reset()

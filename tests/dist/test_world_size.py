@@ -24,6 +24,7 @@ CARTPOLE = (
     "--eval.episodes",
     "4",
 )
+IMAGES = ("--env.kwargs", '{"image": true}', "--net.torso", "minatar", "--net.hidden", "32", "--replay.batch_size", "32")
 F64 = ("--runtime.dtype", "float64")
 
 
@@ -60,6 +61,10 @@ CASES = {
             "ddp",
         ),
         (4,),
+    ),
+    "images shifted and foreseen, DDP": (
+        (*DEBUG, *IMAGES, "--pixels.shift", "1", "--pixels.spr", "2", "--pixels.spr_steps", "2", "--sync.kind", "ddp"),
+        (2,),
     ),
     "native CartPole": (CARTPOLE, (2,)),
 }

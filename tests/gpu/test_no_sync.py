@@ -18,10 +18,11 @@ def configs() -> list[Config]:
     plain = replace(toy(), runtime=replace(toy().runtime, device="cuda"))
     clipped = replace(plain, optim=replace(plain.optim, max_grad_norm=10.0))
     n_step = replace(plain, replay=replace(plain.replay, n_step=3), loss=replace(plain.loss, double=True))
-    return [plain, clipped, n_step, replace(plain, optim=replace(plain.optim, kind="rmsprop"))]
+    prioritized = replace(n_step, replay=replace(n_step.replay, kind="prioritized"))
+    return [plain, clipped, n_step, replace(plain, optim=replace(plain.optim, kind="rmsprop")), prioritized]
 
 
-@pytest.mark.parametrize("config", configs(), ids=["plain", "clipped", "n-step double", "rmsprop"])
+@pytest.mark.parametrize("config", configs(), ids=["plain", "clipped", "n-step double", "rmsprop", "prioritized"])
 def test_update_makes_no_host_sync(config: Config, tmp_path: Path) -> None:
     with open_run(config, tmp_path) as run:
         warm_up(run, 10)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainer import checkpoint
 from trainer.build import build_run
 from trainer.cli import parse_train
 from trainer.commands.train import _check
+from trainer.layout import Layout
 from trainer.run import Run
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import Ranks
@@ -31,12 +32,22 @@ def build(arguments: Sequence[str], folder: Path, ranks: Ranks) -> Run:
             signal.signal(sig, handler)
 
 
+@dataclass(frozen=True)
+class Until(Layout):
+    """A layout that ends early, whose rates are those of the whole run."""
+
+    end: int
+
+    @property
+    def num_steps(self) -> int:
+        return self.end
+
+
 def go(run: Run, steps: int | None = None) -> Run:
     """Train to the end, or for `steps` more steps; writes a checkpoint there, as a run does."""
     layout = run.layout
     if steps is not None:
-        end = run.step + steps
-        run.layout = replace(layout, config=replace(layout.config, total_env_steps=layout.env_steps(end)))
+        run.layout = Until(layout.config, layout.shards, layout.world_size, layout.rank, run.step + steps)
     train(run)
     run.layout = layout
     return run

@@ -10,8 +10,9 @@ import pytest
 import torch
 import world
 from launching import run as run_program
-from members import MEMBERS
+from members import MEMBERS, SLOW
 from running import build, close, go, resumed
+from teachers import fill, make_library
 
 from trainer.envs import CATCH_OPTIMAL_RETURN, CHAIN_OPTIMAL_RETURN
 from trainer.run import Run
@@ -25,20 +26,25 @@ def alone() -> Iterator[Ranks]:
         yield ranks
 
 
+@pytest.fixture(scope="module")
+def library(alone: Ranks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_library(tmp_path_factory.mktemp("library"), alone)
+
+
 @pytest.mark.parametrize("member", MEMBERS)
 @pytest.mark.parametrize(("env", "optimum"), [("toy/Catch", CATCH_OPTIMAL_RETURN), ("toy/Chain", CHAIN_OPTIMAL_RETURN)])
-def test_solves(env: str, optimum: float, member: str, alone: Ranks, tmp_path: Path) -> None:
-    run = go(build(("debug", "--env.id", env, *MEMBERS[member]), tmp_path, alone))
+def test_solves(env: str, optimum: float, member: str, alone: Ranks, library: Path, tmp_path: Path) -> None:
+    run = go(build(fill(("debug", "--env.id", env, *MEMBERS[member]), library), tmp_path, alone))
     score = run.evaluate()
     close(run)
     assert score.episodes == 100
     assert score.mean == optimum
 
 
-@pytest.mark.parametrize("member", MEMBERS)
-def test_resumes_bitwise(member: str, alone: Ranks, tmp_path: Path) -> None:
+@pytest.mark.parametrize("member", MEMBERS | SLOW)
+def test_resumes_bitwise(member: str, alone: Ranks, library: Path, tmp_path: Path) -> None:
     """3k steps == k steps, saved, loaded into a fresh run, 2k steps more, in everything that has state."""
-    arguments = ("debug", "--shards", "2", "--eval.episodes", "0", *MEMBERS[member])
+    arguments = fill(("debug", "--shards", "2", "--eval.episodes", "0", *(MEMBERS | SLOW)[member]), library)
     whole = go(build(arguments, tmp_path / "whole", alone), 330)
     first = go(build(arguments, tmp_path / "parts", alone), 110)
     second = go(resumed(build(arguments, tmp_path / "parts", alone), tmp_path / "parts"), 220)
@@ -64,16 +70,16 @@ def leaves(nested: Any, prefix: str = "") -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def worlds(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, torch.Tensor]]]:
+def worlds(library: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, torch.Tensor]]]:
     folder = tmp_path_factory.mktemp("worlds")
     outs = [folder / f"{ranks}.pt" for ranks in (1, 2)]
     for ranks, out in zip((1, 2), outs, strict=True):
-        run_program([world.__file__, str(out)], folder, ranks=ranks, launcher="torchrun", deadline=240)
+        run_program([world.__file__, str(out), str(library)], folder, ranks=ranks, launcher="torchrun", deadline=240)
     return [torch.load(out) for out in outs]
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("member", MEMBERS)
+@pytest.mark.parametrize("member", MEMBERS | SLOW)
 def test_same_on_two_ranks(member: str, worlds: list[dict[str, dict[str, torch.Tensor]]]) -> None:
     one, two = (found[member] for found in worlds)
     assert one.keys() == two.keys()

@@ -1,4 +1,4 @@
-"""python world.py OUT: train every member for a moment on these ranks; rank 0 saves what is equal on all of them."""
+"""python world.py OUT LIBRARY: train every member for a moment on these ranks; rank 0 saves what is equal on all."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import tempfile
 from pathlib import Path
 
 import torch
-from members import MEMBERS
+from members import MEMBERS, SLOW
 from running import build, close, go
+from teachers import fill
 
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import process_group
@@ -18,9 +19,9 @@ SHORT = ("--shards", "2", "--runtime.dtype", "float64", "--eval.episodes", "0", 
 if __name__ == "__main__":
     found: dict[str, dict[str, torch.Tensor]] = {}
     with process_group(torch.device("cpu"), Launch.read(), 30.0) as ranks:
-        for name, arguments in MEMBERS.items():
+        for name, arguments in (MEMBERS | SLOW).items():
             with tempfile.TemporaryDirectory() as folder:
-                run = build(("debug", *SHORT, *arguments), Path(folder), ranks)
+                run = build(fill(("debug", *SHORT, *arguments), Path(sys.argv[2])), Path(folder), ranks)
                 run.write = lambda *_: None  # each rank has a folder of its own here
                 go(run)
                 assert run.learner.updates > 100, f"{name}: {run.learner.updates} updates"

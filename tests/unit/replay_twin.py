@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer.replay import ReplayMemory
 from trainer.types import Choice, Timestep
 
 FRAME = (2, 3)
@@ -151,3 +152,24 @@ class NaiveReplay:
         mature = [k for k in range(len(kept)) if self.fold(lane, k) is not None]
         safe = [k for k in mature if kept[k].row - (self.stack - 1) > self.cursor[lane] + 1 - self.rows]
         return range(safe[0], safe[-1] + 1) if safe else range(0)
+
+
+class Player:
+    """Feeds the same random experience to any number of memories."""
+
+    def __init__(self, envs: FakeEnvs) -> None:
+        self.envs, self.timestep, self.steps = envs, envs.restart(), 0
+
+    def play(self, steps: int, *memories: ReplayMemory | NaiveReplay) -> None:
+        for _ in range(steps):
+            self.steps += 1
+            choice = Choice((torch.arange(self.envs.lanes) * 7 + self.steps) % 5)
+            after = self.envs.step()
+            for memory in memories:
+                memory.add(self.timestep, choice, after)
+            self.timestep = after
+
+    def restart(self, *memories: ReplayMemory | NaiveReplay) -> None:
+        for memory in memories:
+            memory.cut()
+        self.timestep = self.envs.restart()

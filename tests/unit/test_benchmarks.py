@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import comm, peers, replay, rows, step, venvs
+from benchmarks import comm, peers, priorities, replay, rows, step, venvs
 from benchmarks.harness import cartpole, interleaved, table
 from trainer.replay.ring import Ring
 
@@ -78,8 +78,36 @@ def test_comm_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_replay(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     replay.main(["--small", "--repeats", "1", "--calls", "8"])
     found = written(results, "replay")
-    assert [row["name"] for row in found] == [case.name for case in replay.CASES]
-    assert "sb3 is absent" in capsys.readouterr().out
+    assert [row["name"] for row in found] == [case.name for case in (*replay.CASES, priorities.CASE)]
+    said = capsys.readouterr().out
+    assert "sb3 is absent" in said
+    assert "replay is absent" in said
+    assert found[-1]["us"].keys() == {"add", "cycle", "tree"}
+
+
+def test_replay_sets_priorities_beside_each_peer(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Silent:
+        def __init__(self, peer: venvs.Peer) -> None: ...
+        def __enter__(self) -> Silent:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
+            asked.append(arguments.get("name", what))
+            return {"add": 1.0, "cycle": 1e-9 if arguments.get("name") == "cpprb" else 1e9}
+
+    monkeypatch.setattr(replay, "Worker", Silent)
+    monkeypatch.setattr(venvs.Peer, "is_installed", lambda self: True)
+    assert replay.main(["--small", "--work", "prioritized", "--repeats", "2", "--calls", "2"]) == 1, "a limit is missed"
+    assert asked == ["cpprb", "torchrl"] * 3 + ["versions"]
+    assert {row["who"]: row.get("pass") for row in written(results, "replay")} == {
+        "lockstep": None,
+        "cpprb": False,
+        "torchrl": True,
+    }
 
 
 def test_a_stacked_transition_takes_one_frame() -> None:

@@ -17,10 +17,10 @@ import torch
 from trainer import checkpoint
 from trainer.__main__ import main
 from trainer.build import build_net, inspect_env
+from trainer.build.trained import find_checkpoint, load_net, read_run
 from trainer.cli import parse_train
 from trainer.commands.export import describe
 from trainer.commands.presets import describe as describe_preset
-from trainer.commands.trained import find_checkpoint, load_net, read_run
 from trainer.evaluate import interquartile_mean
 from trainer.presets import PRESETS
 
@@ -209,6 +209,13 @@ def test_presets_needs_no_torch() -> None:
         ("export nowhere --format onnx", "run nowhere: no config.json found there"),
         ("export RUN --format safetensors --out nowhere/x", "--out nowhere/x: not a file in a folder that exists"),
         ("export RUN --formt onnx", "--formt: no such field; did you mean --format?"),
+        ("demos RUN", "--episodes"),
+        ("demos nowhere --episodes 3", "run nowhere: no config.json found there"),
+        ("demos EMPTY --episodes 3", "it holds no checkpoint yet"),
+        ("demos RUN --episodes 0", "--episodes 0: out of range"),
+        ("demos RUN --episodes 3 --epsilon 2", "--epsilon 2.0: out of range; choose a value in [0, 1]"),
+        ("demos RUN --episodes 3 --out nowhere/x", "--out nowhere/x: not a file in a folder that exists"),
+        ("demos RUN --episode 3", "--episode: no such field; did you mean --episodes?"),
         ("presets cartpol", "preset cartpol: unknown; did you mean cartpole"),
         ("presets --all", "--all: no such field"),
         ("launch locla", "launch locla: unknown; did you mean local?"),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import pytest
 import torch
-from replay_twin import FRAME, FakeEnvs, NaiveReplay
+from replay_twin import FRAME, FakeEnvs, NaiveReplay, Player
 from torch import Tensor
 
 from trainer.replay import Frames, ReplayMemory, Ring, UniformSampler
@@ -53,27 +53,6 @@ def make(
 def naive_for(memory: ReplayMemory) -> NaiveReplay:
     ring = memory.ring
     return NaiveReplay(ring.lanes, ring.horizon, GAMMA, ring.rows, ring.stack)
-
-
-class Player:
-    """Feeds the same random experience to any number of memories."""
-
-    def __init__(self, envs: FakeEnvs) -> None:
-        self.envs, self.timestep, self.steps = envs, envs.restart(), 0
-
-    def play(self, steps: int, *memories: ReplayMemory | NaiveReplay) -> None:
-        for _ in range(steps):
-            self.steps += 1
-            choice = Choice((torch.arange(self.envs.lanes) * 7 + self.steps) % 5)
-            after = self.envs.step()
-            for memory in memories:
-                memory.add(self.timestep, choice, after)
-            self.timestep = after
-
-    def restart(self, *memories: ReplayMemory | NaiveReplay) -> None:
-        for memory in memories:
-            memory.cut()
-        self.timestep = self.envs.restart()
 
 
 def alive_of(memory: ReplayMemory, lane: int) -> range:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from trainer.config import Config, EnvConfig
-from trainer.envs import EnvSpec, ShardedEnvs, env_spec, make_backend
+from trainer.envs import Backend, EnvSpec, Padded, ShardedEnvs, env_spec, join_specs, make_backend
 from trainer.layout import Layout
 from trainer.runtime import seeding
 from trainer.runtime.launched import Launch
@@ -19,17 +19,25 @@ EVAL_ENVS, EVAL_SETS = 2**14, 2**16
 
 
 def inspect_env(config: Config) -> EnvSpec:
-    """Make one environment, look at it, close it. Raises ValueError with one line if it cannot be trained on."""
-    return env_spec(
-        config.env.backend,
-        config.env.id,
-        autoreset=config.env.autoreset,
-        kwargs=json.loads(config.env.kwargs),
-        sticky=config.env.sticky,
-        full_action_space=config.env.full_action_space,
-        frame_skip=config.env.frame_skip,
-        frame_stack=config.env.frame_stack,
-    )
+    """Make one environment (of each task), look at it, close it; what tasks look like is brought to one.
+
+    Raises ValueError with one line if it cannot be trained on.
+    """
+
+    def inspect(env_id: str) -> EnvSpec:
+        return env_spec(
+            config.env.backend,
+            env_id,
+            autoreset=config.env.autoreset,
+            kwargs=_kwargs(config.env, env_id),
+            sticky=config.env.sticky,
+            full_action_space=config.env.full_action_space,
+            frame_skip=config.env.frame_skip,
+            frame_stack=config.env.frame_stack,
+        )
+
+    tasks = config.env.tasks
+    return join_specs({task: inspect(task) for task in tasks}) if tasks else inspect(config.env.id)
 
 
 def build_envs(
@@ -47,25 +55,42 @@ def build_envs(
     count = per_shard or (layout.eval_envs_per_shard if evaluation else layout.envs_per_shard)
     first = eval_set * EVAL_ENVS
     env = config.env
-    backends = {
-        shard: make_backend(
-            spec.kind,
-            env.id,
+
+    def backend(shard: int) -> Backend:
+        task = shard % len(env.tasks) if env.tasks else None
+        env_id, alone = (env.id, spec) if task is None else (env.tasks[task], spec.tasks[task])
+        made = make_backend(
+            alone.kind,
+            env_id,
             count,
             seeding.env_seeds(config.seed, first + shard * count, count, evaluation=evaluation),
             render=render,
             threads=env.threads or max(1, cores_per_rank(Launch.read()) // layout.shards_per_rank),
-            **_env_options(env, evaluation),
+            **_env_options(env, env_id, evaluation),
         )
-        for shard in layout.owned
-    }
+        return made if task is None else Padded(made, spec)
+
+    backends = {shard: backend(shard) for shard in layout.owned}
     return ShardedEnvs(backends, device, {shard: shard * count for shard in layout.owned})
 
 
-def _env_options(env: EnvConfig, evaluation: bool) -> dict[str, Any]:
+def task_of_lanes(layout: Layout, envs_per_shard: int, device: torch.device) -> torch.Tensor | None:
+    """Return the task of each of this rank's environments, [N], of which each shard has so many; None without tasks."""
+    tasks = layout.tasks(envs_per_shard)
+    return None if tasks is None else torch.tensor(tasks, device=device)
+
+
+def _kwargs(env: EnvConfig, env_id: str) -> dict[str, Any]:
+    """Return what the constructor of `env_id` is given; with tasks each has its own."""
+    stated: dict[str, Any] = json.loads(env.kwargs)
+    mine: dict[str, Any] = stated.get(env_id, {}) if env.tasks else stated
+    return mine
+
+
+def _env_options(env: EnvConfig, env_id: str, evaluation: bool) -> dict[str, Any]:
     return {
         "autoreset": env.autoreset,
-        "kwargs": json.loads(env.kwargs),
+        "kwargs": _kwargs(env, env_id),
         "sticky": env.sticky,
         "full_action_space": env.full_action_space,
         "frame_skip": env.frame_skip,

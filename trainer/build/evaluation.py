@@ -7,23 +7,26 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from trainer.build.envs import EVAL_ENVS, build_envs
+from trainer.build.envs import EVAL_ENVS, build_envs, task_of_lanes
+from trainer.build.policy import recurrent
 from trainer.config import Config
 from trainer.envs import EnvSpec
-from trainer.evaluate import Score, play, quotas, score
+from trainer.evaluate import play, quotas
 from trainer.layout import Layout
-from trainer.policy import Actor, EpsilonGreedy, Greedy
+from trainer.policy import Actor, Chooser, EpsilonGreedy, Greedy, Vote
 from trainer.runtime import seeding
 from trainer.runtime.ranks import Ranks
-from trainer.types import Envs, Episode
+from trainer.types import Envs, Episode, Given
 
 
-def build_evaluator(config: Config, layout: Layout, spec: EnvSpec, net: nn.Module, ranks: Ranks) -> Callable[[], Score]:
-    """Return what plays config.eval.episodes, spread over all shards, and scores them. The result is a collective."""
+def build_evaluator(
+    config: Config, layout: Layout, spec: EnvSpec, net: nn.Module, ranks: Ranks
+) -> Callable[[], list[Episode]]:
+    """Return what plays config.eval.episodes, spread over all shards, and gathers them. The result is a collective."""
 
-    def evaluate() -> Score:
+    def evaluate() -> list[Episode]:
         played = play_episodes(config, layout, spec, net, ranks.device)
-        return score([episode for part in ranks.gather(played, patient=True) for episode in part])
+        return [episode for part in ranks.gather(played, patient=True) for episode in part]
 
     return evaluate
 
@@ -34,7 +37,8 @@ def play_episodes(
     """Play this rank's share of the evaluation episodes, on seeds that training never uses."""
     envs = build_envs(config, layout, spec, device, evaluation=True, eval_set=eval_set)
     policy = build_eval_policy(config, layout, envs, net, device, eval_set=eval_set)
-    every = quotas(config.eval.episodes, layout.eval_envs_per_shard * layout.shards)
+    each = layout.eval_envs_per_shard
+    every = quotas(config.eval.episodes, each * layout.shards, each if config.env.tasks else None)
     first = layout.owned.start * layout.eval_envs_per_shard
     mine = {env: every[env] for env in range(first, first + envs.num_envs)}
     try:
@@ -49,4 +53,9 @@ def build_eval_policy(
     """Return the policy of an evaluation: no noise, and the little exploration that the evaluation states."""
     first = eval_set * EVAL_ENVS
     streams = {shard: seeding.generator(config.seed, "evaluation", first + shard, device) for shard in layout.owned}
-    return Actor(Greedy(net, device), EpsilonGreedy(envs.num_envs, envs.num_actions, streams, device))
+    given = Given(task=task_of_lanes(layout, envs.num_envs // layout.shards_per_rank, device))
+    votes = config.net.ensemble > 1 and config.policy.ensemble == "vote"
+    chooser: Chooser = Vote(net, device, given) if votes else Greedy(net, device, given)
+    if config.net.lstm:
+        chooser = recurrent(config, layout, net, envs.num_envs, device, given)
+    return Actor(chooser, EpsilonGreedy(envs.num_envs, envs.num_actions, streams, device))

@@ -10,7 +10,25 @@ from torch import nn
 
 from trainer.config import Config, ConfigError
 from trainer.envs import EnvSpec
-from trainer.nets import ActionOutputs, ImageTorso, NoisyLinear, QNetwork, ValueHead, VectorTorso, minatar, nature
+from trainer.nets import (
+    ActionOutputs,
+    CategoricalHead,
+    EnsembleHead,
+    ForeseeingTorso,
+    ImageTorso,
+    ImplicitQuantileHead,
+    NoisyLinear,
+    QNetwork,
+    QuantileHead,
+    RecurrentQNetwork,
+    TaskHead,
+    ValueHead,
+    VectorTorso,
+    impala,
+    map_side,
+    minatar,
+    nature,
+)
 from trainer.runtime import seeding
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import cores_per_rank
@@ -37,7 +55,7 @@ def threads(config: Config, spec: EnvSpec, launch: Launch) -> int:
     """Return how many CPU threads this rank's torch gets: small networks lose time by sharing."""
     if config.runtime.threads:
         return config.runtime.threads
-    return cores_per_rank(launch) if torso_kind(config, spec) == "nature" else 1
+    return cores_per_rank(launch) if torso_kind(config, spec) in ("nature", "impala") else 1
 
 
 def torso_kind(config: Config, spec: EnvSpec) -> str:
@@ -52,19 +70,34 @@ def torso_kind(config: Config, spec: EnvSpec) -> str:
 def check_torso(config: Config, spec: EnvSpec) -> None:
     """Raise ConfigError if the network's body cannot take the observations."""
     kind = torso_kind(config, spec)
-    smallest = {"nature": 36, "minatar": 3}.get(kind, 0)
+    smallest = {"nature": 36, "minatar": 3, "impala": 3}.get(kind, 0)
     if smallest and (len(spec.obs_shape) != 3 or min(spec.obs_shape[1:]) < smallest):
-        problem = f"needs images of at least {smallest}x{smallest}, {config.env.id} gives {spec.obs_shape}"
+        problem = f"needs images of at least {smallest}x{smallest}, {config.env.name} gives {spec.obs_shape}"
         raise ConfigError("net.torso", kind, problem, "use --net.torso auto or mlp")
+    if kind == "impala" and config.net.pool > (side := map_side(min(spec.obs_shape[1:]))):
+        problem = f"the last feature map of {config.env.name} has sides of {side}"
+        raise ConfigError("net.pool", config.net.pool, problem, f"use {side} or less, or 0 for none")
+    if kind == "mlp" and not config.net.hidden + config.net.head_hidden:
+        problem = "a network without hidden layers is linear in the observation"
+        raise ConfigError("net.hidden", "()", problem, "give widths, e.g. --net.hidden 64 64, or --net.head_hidden")
 
 
-def build_net(config: Config, spec: EnvSpec, device: torch.device) -> QNetwork:
+def build_net(config: Config, spec: EnvSpec, device: torch.device) -> QNetwork | RecurrentQNetwork:
     """Make a Q-network; all calls with one config give the same weights, on every rank."""
     kind = torso_kind(config, spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeding.stream_seed(config.seed, "weights"))
-        torso = build_torso(config, kind, spec.obs_shape)
-        net = QNetwork(torso, build_head(config, torso.features, spec.num_actions))
+        torso: VectorTorso | ImageTorso | ForeseeingTorso = build_torso(config, kind, spec.obs_shape)
+        if config.pixels.spr > 0:
+            assert isinstance(torso, ImageTorso), "check_environment refuses others"
+            torso = ForeseeingTorso(torso, spec.obs_shape, spec.num_actions)
+        width = config.net.lstm
+        head = build_head(config, width or torso.features, spec.num_actions)
+        if config.env.tasks:
+            head = TaskHead([one.num_actions for one in spec.tasks], torso.features, head)
+        net: QNetwork | RecurrentQNetwork = QNetwork(torso, head)
+        if width:
+            net = RecurrentQNetwork(torso, torso.features, head, num_actions=spec.num_actions, width=width)
     return net.to(device=device, dtype=DTYPES[config.runtime.dtype])
 
 
@@ -74,21 +107,44 @@ def build_torso(config: Config, kind: str, obs_shape: tuple[int, ...]) -> Vector
         "mlp": VectorTorso,
         "nature": nature,
         "minatar": minatar,
+        "impala": functools.partial(
+            impala, width=config.net.width, spectral_norm=config.net.spectral_norm, pool=config.net.pool
+        ),
     }
     return bodies[kind](obs_shape, config.net.hidden, _linear(config), config.net.norm == "layer")
 
 
 def build_head(config: Config, features: int, num_actions: int) -> nn.Module:
     """Make the head of the network: features in, what is said about each action out."""
+    net = config.net
+    if net.ensemble > 1:
+        return EnsembleHead(
+            features,
+            num_actions,
+            net.ensemble,
+            hidden=net.head_hidden,
+            dueling=net.dueling,
+            noisy_sigma=net.noisy_sigma if net.noisy else None,
+            norm=net.norm == "layer",
+        )
     outputs = ActionOutputs(
         features,
         num_actions,
-        1,
-        hidden=config.net.head_hidden,
-        dueling=config.net.dueling,
+        {"c51": net.atoms, "qr": net.quantiles}.get(net.head, 1),
+        hidden=net.head_hidden,
+        dueling=net.dueling,
         linear=_linear(config),
-        norm=config.net.norm == "layer",
+        norm=net.norm == "layer",
     )
+    if net.head == "c51":
+        assert net.v_min is not None
+        assert net.v_max is not None
+        return CategoricalHead(outputs, net.v_min, net.v_max)
+    if net.head == "qr":
+        return QuantileHead(outputs)
+    if net.head == "iqn":
+        acting, risk = net.acting_fractions, config.policy.risk
+        return ImplicitQuantileHead(features, outputs, cosines=net.cosines, acting=acting, risk=risk)
     return ValueHead(outputs)
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from trainer.build.demos import with_demos
+from trainer.build.envs import task_of_lanes
+from trainer.build.rollouts import build_rollouts, check_rollout_memory
+from trainer.build.sequences import build_sequences, check_sequence_memory
 from trainer.config import Config, ConfigError
 from trainer.envs import EnvSpec
 from trainer.layout import Layout
-from trainer.replay import Frames, ReplayMemory, Ring, UniformSampler
+from trainer.replay import Frames, HeadMask, PrioritizedSampler, ReplayMemory, Ring, SumTree, UniformSampler
 from trainer.runtime import seeding
 from trainer.runtime.launched import Launch
 from trainer.runtime.memory import free_bytes, human
@@ -18,7 +22,22 @@ from trainer.types import Replay
 def build_replay(
     config: Config, layout: Layout, spec: EnvSpec, net: nn.Module, device: torch.device, dtype: torch.dtype
 ) -> Replay:
-    """Make what keeps experience, of the kind that `config` states."""
+    """Make what keeps experience, of the kind that `config` states, with the demonstrations that it states."""
+
+    def own(config: Config, layout: Layout) -> Replay:
+        return _own(config, layout, spec, net, device, dtype)
+
+    return with_demos(config, layout, spec, device, dtype, own)
+
+
+def _own(
+    config: Config, layout: Layout, spec: EnvSpec, net: nn.Module, device: torch.device, dtype: torch.dtype
+) -> Replay:
+    """Make what keeps the run's own experience."""
+    if config.replay.kind == "rollout":
+        return build_rollouts(config, layout, spec, net, device, dtype)
+    if config.replay.kind == "sequence":
+        return build_sequences(config, layout, spec, device, dtype)
     return _transitions(config, layout, spec, device, dtype)
 
 
@@ -27,35 +46,66 @@ def _transitions(
 ) -> ReplayMemory:
     where = torch.device("cpu") if config.replay.device == "cpu" else device
     frames = Frames(spec.obs_shape, spec.stack, spec.stack_pad)
+    sarsa = config.loss.target == "sarsa"  # a transition waits until the action behind its window is known
     ring = Ring(
         layout.rows_per_lane(spec.stack),
         layout.envs_per_rank,
         frames.frame_shape,
         spec.obs_dtype,
-        horizon=config.replay.n_step,
+        horizon=config.replay.n_step + sarsa,
         stack=spec.stack,
         device=where,
         pin=where.type == "cpu" and device.type == "cuda",
     )
     streams = {shard: seeding.generator(config.seed, "replay", shard, where) for shard in layout.owned}
+    sampler = (
+        PrioritizedSampler(ring, streams, shards=layout.shards, alpha=config.replay.alpha)
+        if config.replay.kind == "prioritized"
+        else UniformSampler(ring, streams)
+    )
     return ReplayMemory(
         ring,
         frames,
-        UniformSampler(ring, streams),
+        sampler,
         updates=layout.updates,
         batch_size=layout.batch_per_rank,
         gamma=config.replay.gamma,
         clip_reward=config.env.clip_reward,
         dtype=dtype,
         device=device,
+        future=config.pixels.spr_steps if config.pixels.spr > 0 else 0,
+        task=task_of_lanes(layout, layout.envs_per_shard, where),
+        heads=_head_mask(config, layout, where),
+        next_action=sarsa,
+    )
+
+
+def _head_mask(config: Config, layout: Layout, where: torch.device) -> HeadMask | None:
+    """Return what says which heads learn from which transition; None: all from all."""
+    if config.net.ensemble == 1 or config.loss.bootstrap_mask == 1:
+        return None
+    return HeadMask(
+        config.seed,
+        config.net.ensemble,
+        config.loss.bootstrap_mask,
+        first_lane=layout.owned.start * layout.envs_per_shard,
+        lanes=layout.envs_per_rank,
+        device=where,
     )
 
 
 def check_memory(config: Config, layout: Layout, spec: EnvSpec, device: torch.device, launch: Launch) -> str:
     """Return what the replay will take, in words. Raises ConfigError if this machine's ranks cannot hold it."""
+    if config.replay.kind == "rollout":
+        return check_rollout_memory(config, layout, spec, device, launch)
+    if config.replay.kind == "sequence":
+        return check_sequence_memory(config, layout, spec, device, launch)
     frames = Frames(spec.obs_shape, spec.stack, spec.stack_pad)
     row = Ring.row_bytes(frames.frame_shape, spec.obs_dtype)
-    mine = layout.rows_per_lane(spec.stack) * layout.envs_per_rank * row
+    rows = layout.rows_per_lane(spec.stack)
+    mine = rows * layout.envs_per_rank * row
+    if config.replay.kind == "prioritized":
+        mine += SumTree.shard_bytes(rows * layout.envs_per_shard) * layout.shards_per_rank
     where = torch.device("cpu") if config.replay.device == "cpu" else device
     sharing = launch.local_world_size if where.type == "cpu" else 1
     free = free_bytes(where)

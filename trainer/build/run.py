@@ -15,11 +15,13 @@ from trainer.build.losses import build_loss
 from trainer.build.nets import DTYPES, Weights, build_net, build_optimizer, threads
 from trainer.build.policy import build_policy
 from trainer.build.replay import build_replay
+from trainer.build.teacher import load_teachers
 from trainer.config import Config
 from trainer.envs import EnvSpec
 from trainer.layout import Layout
 from trainer.learner import Learner
 from trainer.log import make_logger
+from trainer.replay import WithDemos
 from trainer.run import Run
 from trainer.runtime import seeding
 from trainer.runtime.launched import Launch
@@ -44,10 +46,11 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
     sync = AllReduce(flat, flat_target, build_optimizer(config, flat), ranks, spans, overlap=config.sync.kind == "ddp")
     generators = {shard: seeding.generator(config.seed, "learner", shard, device) for shard in layout.owned}
     draws = Streams(generators, device, dtype)
+    teacher = load_teachers(config, spec, ranks)
     learner = Learner(
         sync.prepare(net),
         target_net,
-        build_loss(config, spec, net, draws, device),
+        build_loss(config, spec, net, draws, device, teacher),
         sync,
         max_grad_norm=config.optim.max_grad_norm,
     )
@@ -55,19 +58,20 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
         ranks.rank,
         run_dir,
         total_env_steps=layout.env_steps(layout.num_steps),
-        title=f"{config.preset} {config.env.id}",
+        title=f"{config.preset} {config.env.name}",
         config=config.to_dict(),
         tensorboard=config.log.tensorboard,
         wandb=config.log.wandb,
         wandb_project=config.log.wandb_project,
     )
+    replay = build_replay(config, layout, spec, net, device, dtype)
     return Run(
         config=config,
         layout=layout,
         peers=ranks,
         envs=envs,
-        policy=build_policy(config, layout, spec, net, device),
-        replay=build_replay(config, layout, spec, net, device, dtype),
+        policy=build_policy(config, layout, spec, net, device, teacher),
+        replay=replay,
         learner=learner,
         draws=draws,
         sync=sync,
@@ -78,6 +82,7 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
         evaluator=build_evaluator(config, layout, spec, net, ranks),
         write=_writer(config, run_dir, ranks),
         timestep=envs.reset(),
+        lesson=replay.lesson if isinstance(replay, WithDemos) else None,
     )
 
 

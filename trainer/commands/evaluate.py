@@ -16,12 +16,12 @@ from rich.table import Table
 
 from trainer.atari_scores import game_of, human_normalized
 from trainer.build import EVAL_ENVS, EVAL_SETS, inspect_env, play_episodes, threads
+from trainer.build.trained import find_checkpoint, load_net, read_run
 from trainer.cli import parse_options
 from trainer.commands.common import fail, write_json
-from trainer.commands.record import record
-from trainer.commands.trained import find_checkpoint, load_net, read_run
+from trainer.commands.record import record_all
 from trainer.config import Config, ConfigError
-from trainer.evaluate import Score, score
+from trainer.evaluate import Score, by_task, score
 from trainer.layout import Layout
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import choose_device, process_group
@@ -48,7 +48,7 @@ class Options:
     checkpoint: int | None = None
     """Step of a checkpoint, as in the name of its folder. Default: the newest good one."""
     video: Path | None = None
-    """Record an episode as this .gif; without a path, as agent.gif in the run folder."""
+    """Record an episode (of each task) as this .gif; without a path, as agent.gif in the run folder."""
     json: Path | None = None
     """Write score, returns and lengths to this file."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -66,7 +66,8 @@ def command(rest: list[str]) -> int:
     spec = inspect_env(config)
     device = choose_device(options.device, launch)
     assert config.shards is not None
-    shards = config.shards if config.shards % launch.world_size == 0 else launch.world_size
+    tasks = len(config.env.tasks) or 1
+    shards = config.shards if config.shards % launch.world_size == 0 else launch.world_size * tasks
     layout = Layout(config, shards, launch.world_size, launch.rank)
     if layout.eval_envs_per_shard * shards > EVAL_ENVS:
         problem = f"a set of evaluation environments has {EVAL_ENVS}"
@@ -84,7 +85,7 @@ def command(rest: list[str]) -> int:
     if launch.rank == 0:
         # by environment: the order is the same on any number of ranks
         by_env: list[Episode] = sorted((e for part in parts for e in part), key=lambda episode: episode.env)
-        _tell(options, config, by_env, layout.env_steps(found.step), found.step)
+        _tell(options, layout, by_env, found.step)
     return 0
 
 
@@ -112,27 +113,37 @@ def _stated(options: Options, config: Config) -> Config:
         raise ConfigError("json", options.json, f"there is no folder {options.json.parent}", "make it, or name another")
     given = {n: getattr(options, n) for n in ("episodes", "num_envs", "epsilon") if getattr(options, n) is not None}
     episodes = given.pop("episodes", config.eval.episodes) or DEFAULT_EPISODES
+    if episodes < len(config.env.tasks):
+        problem = f"fewer than the {len(config.env.tasks)} tasks"
+        raise ConfigError("episodes", episodes, problem, f"use {len(config.env.tasks)} or more")
     return replace(config, eval=replace(config.eval, episodes=episodes, **given))
 
 
-def _tell(options: Options, config: Config, played: Sequence[Episode], env_steps: int, step: int) -> None:
-    result = score(played)
-    game = game_of(config.env.id)
+def _tell(options: Options, layout: Layout, played: Sequence[Episode], step: int) -> None:
+    config, env_steps = layout.config, layout.env_steps(step)
+    parts = by_task(played, config.env.tasks, layout.eval_envs_per_shard) or {config.env.id: list(played)}
     console = Console(highlight=False)
     console.print(f"{options.run}", markup=False, soft_wrap=True)
     console.print(
-        f"{config.env.id} after {env_steps:,} env steps (checkpoint {step}): {result.episodes} episodes in "
+        f"{config.env.name} after {env_steps:,} env steps (checkpoint {step}): {len(played)} episodes in "
         f"{config.eval.num_envs} environments of set {options.seed}, epsilon {config.eval.epsilon:g}",
         markup=False,
         soft_wrap=True,
     )
-    console.print(table(result, played, game))
+    for env_id, mine in parts.items():
+        if config.env.tasks:
+            console.print(env_id, markup=False, soft_wrap=True)
+        console.print(table(score(mine), mine, game_of(env_id)))
     if options.json is not None:
-        write_json(options.json, _facts(options, config, result, played, env_steps, step))
+        about: dict[str, Any] = {"env": config.env.name, "checkpoint": step, "env_steps": env_steps}
+        about |= {"num_envs": config.eval.num_envs, "epsilon": config.eval.epsilon, "seed": options.seed}
+        if config.env.tasks:
+            about["tasks"] = {env_id: numbers(env_id, mine) for env_id, mine in parts.items()}
+        write_json(options.json, about | numbers(None if config.env.tasks else config.env.id, played))
         print(f"json: {options.json}")
     if options.video is not None:
         path = options.run / VIDEO_IN_RUN if options.video == Path(VIDEO_IN_RUN) else options.video
-        print(f"video: {record(options.run, path, seed=options.seed, step=options.checkpoint)}")
+        print(f"video: {record_all(options.run, path, config, seed=options.seed, step=options.checkpoint)}")
 
 
 def table(result: Score, played: Sequence[Episode], game: str | None) -> Table:
@@ -165,24 +176,17 @@ def _cell(values: Sequence[float], digits: int) -> str:
     return " to ".join(f"{value:,.{digits}f}" for value in values)
 
 
-def _facts(
-    options: Options, config: Config, result: Score, played: Sequence[Episode], env_steps: int, step: int
-) -> dict[str, Any]:
+def numbers(env_id: str | None, played: Sequence[Episode]) -> dict[str, Any]:
+    """Return statistics and the returns behind them; env_id: of which environment they are, if of one."""
     returns = [episode.ret for episode in played]
     facts: dict[str, Any] = {
-        "env": config.env.id,
-        "checkpoint": step,
-        "env_steps": env_steps,
-        "num_envs": config.eval.num_envs,
-        "epsilon": config.eval.epsilon,
-        "seed": options.seed,
-        **result._asdict(),
+        **score(played)._asdict(),
         "min": min(returns),
         "max": max(returns),
         "returns": returns,
         "lengths": [episode.length for episode in played],
     }
-    game = game_of(config.env.id)
+    game = None if env_id is None else game_of(env_id)
     if game is not None:
         for name in ("mean", "median", "iqm"):
             facts[f"human_normalized_{name}"] = human_normalized(game, facts[name])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,11 +13,12 @@ import torch
 import tyro
 
 from trainer.build import inspect_env, torso_kind
+from trainer.build.trained import find_checkpoint, load_net, read_run
 from trainer.cli import parse_options
-from trainer.commands.trained import find_checkpoint, load_net, read_run
 from trainer.config import Config, ConfigError
 from trainer.envs import EnvSpec
 from trainer.export import SUFFIXES, ExportError, export, random_batches
+from trainer.nets import TaskHead
 from trainer.runtime.failure import EXIT_FAILED
 
 
@@ -33,6 +34,8 @@ class Options:
     """File to write. Default: agent.safetensors, agent.pt or agent.onnx in the run folder."""
     checkpoint: int | None = None
     """Step of a checkpoint, as in the name of its folder. Default: the newest good one."""
+    task: str | None = None
+    """For which environment, where the run learned several."""
 
 
 def command(rest: list[str]) -> int:
@@ -42,9 +45,21 @@ def command(rest: list[str]) -> int:
     out = options.out or options.run / f"agent{SUFFIXES[options.format]}"
     if not out.parent.is_dir() or out.is_dir():
         raise ConfigError("out", out, "not a file in a folder that exists", "make the folder, or name another file")
+    tasks = config.env.tasks
+    if options.task not in (tasks or (None,)):
+        problem = "not one of those that the run learned" if tasks else "the run learned one environment"
+        remedy = f"use --task {' or '.join(tasks)}" if tasks else "leave it away"
+        raise ConfigError("task", options.task, problem, remedy)
+    if config.net.lstm and options.format != "safetensors":
+        problem = f"the network remembers (--net.lstm {config.net.lstm}), a function of one observation does not"
+        raise ConfigError("format", options.format, problem, "use --format safetensors, which holds the weights")
     found = find_checkpoint(options.run, options.checkpoint)
     spec = inspect_env(config)
     net = load_net(config, spec, found, torch.device("cpu"))
+    if options.task is not None:
+        assert isinstance(net.head, TaskHead)
+        net.head.only = tasks.index(options.task)
+        config = replace(config, env=replace(config.env, id=options.task, tasks=()))  # what the file is of
     about = describe(config, spec, found.step)
     try:
         error = export(options.format, net, random_batches(spec.obs_shape, spec.obs_dtype), out, about)
@@ -67,6 +82,7 @@ def describe(config: Config, spec: EnvSpec, step: int) -> dict[str, str]:
         "torso": torso_kind(config, spec),
         "hidden": json.dumps(config.net.hidden),
         "dueling": json.dumps(config.net.dueling),
+        "lstm": str(config.net.lstm),
         "env_steps": str(step * config.env.num_envs),
         "lockstep": importlib.metadata.version("lockstep"),
     }

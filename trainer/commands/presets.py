@@ -55,5 +55,5 @@ def describe(name: str, make: Callable[[], Config]) -> str:
     text = make.__doc__ if function is None else None
     if text is None:
         text = f"as {family}" if family is not None else (getattr(function, "__doc__", None) or "")
-    env, line = make().env.id, text.strip().partition("\n")[0].rstrip(".")
+    env, line = make().env.name, text.strip().partition("\n")[0].rstrip(".")
     return line if env in line else f"{env}: {line}" if line else env

@@ -12,9 +12,9 @@ from gymnasium.envs.registration import load_env_creator
 from numpy.typing import NDArray
 
 from trainer.build import build_envs, build_eval_policy, inspect_env
-from trainer.commands.trained import find_checkpoint, load_net, read_run
+from trainer.build.trained import find_checkpoint, load_net, read_run
 from trainer.config import Config
-from trainer.envs import ShardedEnvs
+from trainer.envs import EnvSpec, ShardedEnvs
 from trainer.layout import Layout
 from trainer.log.video import write_gif
 from trainer.runtime.headless import draw_offscreen
@@ -25,33 +25,36 @@ _BOARD_FPS = {"minatar": 12, "toy": 5}  # these have no clock of their own; slow
 _UNKNOWN_FPS = 30
 
 
-def record(run_dir: Path, out: Path, *, max_steps: int = 600, seed: int = 0, step: int | None = None) -> Path:
+def record(
+    run_dir: Path, out: Path, *, max_steps: int = 600, seed: int = 0, step: int | None = None, task: int = 0
+) -> Path:
     """Write the first episode of evaluation as a GIF, cut after `max_steps`; return its path.
 
     It plays on the CPU, with the epsilon of the run's evaluations (0 unless stated). seed chooses the set of
-    evaluation environments, step the checkpoint (default: the newest).
+    evaluation environments, step the checkpoint (default: the newest), task one of several that the run learned.
 
     Raises:
         ValueError: no run, no checkpoint, or an environment that cannot be drawn; in one line.
     """
     draw_offscreen()
     config = read_run(run_dir)
-    spec = inspect_env(config)
-    if spec.kind == "async":  # the same environment, drawn in this process
-        spec = replace(spec, kind="sync")
+    spec = _drawn_here(inspect_env(config))
+    env_id = config.env.tasks[task] if config.env.tasks else config.env.id
     device = torch.device("cpu")
     net = load_net(config, spec, find_checkpoint(run_dir, step), device)
-    layout = Layout(config, shards=1, world_size=1, rank=0)
+    tasks = len(config.env.tasks) or 1
+    layout = Layout(config, shards=tasks, world_size=tasks, rank=task)  # the shard that plays this task
     try:
         envs = build_envs(config, layout, spec, device, evaluation=True, eval_set=seed, per_shard=1, render=True)
         try:
             policy = build_eval_policy(config, layout, envs, net, device, eval_set=seed)
-            frames = _frames(config.env.id, envs, policy, config.eval.epsilon, max_steps)
+            frames = _frames(env_id, envs, policy, config.eval.epsilon, max_steps)
         finally:
             envs.close()
-        write_gif(frames, out, fps=_fps(config, spec.kind), max_frames=max_steps + 1)
+        kind = spec.tasks[task].kind if spec.tasks else spec.kind
+        write_gif(frames, out, fps=_fps(config, env_id, kind), max_frames=max_steps + 1)
     except (ImportError, gym.error.Error) as error:
-        raise ValueError(f"{config.env.id} cannot be drawn: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{env_id} cannot be drawn: {' '.join(str(error).split())}") from None
     return out
 
 
@@ -71,12 +74,25 @@ def _frames(env_id: str, envs: ShardedEnvs, policy: Policy, epsilon: float, max_
     return frames
 
 
-def _fps(config: Config, kind: str) -> int:
+def record_all(run_dir: Path, out: Path, config: Config, *, seed: int = 0, step: int | None = None) -> str:
+    """Record an episode of each task, under its name behind that of `out`; return what was written, in words."""
+    names = [f"{out.stem}-{task.replace('/', '-').replace(':', '-')}" for task in config.env.tasks] or [out.stem]
+    paths = [record(run_dir, out.with_stem(name), seed=seed, step=step, task=i) for i, name in enumerate(names)]
+    return ", ".join(map(str, paths))
+
+
+def _drawn_here(spec: EnvSpec) -> EnvSpec:
+    """Return the same environments, stepped in this process rather than by workers."""
+    kind = "sync" if spec.kind == "async" else spec.kind
+    return replace(spec, kind=kind, tasks=tuple(_drawn_here(task) for task in spec.tasks))
+
+
+def _fps(config: Config, env_id: str, kind: str) -> int:
     """Return at how many pictures per second this environment is seen at its own pace."""
     if kind == "ale":
         return max(1, _ATARI_FPS // config.env.frame_skip)
     if kind in _BOARD_FPS:
         return _BOARD_FPS[kind]
-    entry_point = gym.spec(config.env.id.rpartition(":")[2]).entry_point
+    entry_point = gym.spec(env_id.rpartition(":")[2]).entry_point
     creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
     return int(getattr(creator, "metadata", {}).get("render_fps") or _UNKNOWN_FPS)

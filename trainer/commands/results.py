@@ -12,7 +12,7 @@ from trainer.config import Config
 
 def leave_results(stated: Config, run_dir: Path, results: dict[str, Any]) -> None:
     """Write the results of a finished run into its folder and tell where it is."""
-    game = game_of(stated.env.id)
+    game = None if stated.env.tasks else game_of(stated.env.id)
     if game is not None and "evaluation" in results:
         results = results | {"human_normalized_mean": human_normalized(game, results["evaluation"]["mean"])}
     write_json(run_dir / "results.json", results)
@@ -24,6 +24,8 @@ def leave_results(stated: Config, run_dir: Path, results: dict[str, Any]) -> Non
             f"greedy evaluation, {e['episodes']} episodes: mean {e['mean']:.2f}, median {e['median']:.2f}, "
             f"IQM {e['iqm']:.2f} [{e['ci_low']:.2f}, {e['ci_high']:.2f}]"
         )
+    for task, found in results.get("tasks", {}).items():
+        print(f"  {task}, {found['episodes']} episodes: mean {found['mean']:.2f}, IQM {found['iqm']:.2f}")
     if "human_normalized_mean" in results:
         print(f"human-normalised mean: {results['human_normalized_mean']:.3f} (0 random, 1 human)")
     if stated.log.plot:
@@ -37,14 +39,14 @@ def _plot(stated: Config, run_dir: Path) -> Path:
     from trainer.log.plot import learning_curve
 
     path = run_dir / "learning_curve.png"
-    learning_curve([run_dir], path, title=f"{stated.env.id}, seed {stated.seed}")
+    learning_curve([run_dir], path, title=f"{stated.env.name}, seed {stated.seed}")
     return path
 
 
-def _video(stated: Config, run_dir: Path) -> Path:
-    from trainer.commands.record import record
+def _video(stated: Config, run_dir: Path) -> str:
+    from trainer.commands.record import record_all
 
-    return record(run_dir, run_dir / "agent.gif")
+    return record_all(run_dir, run_dir / "agent.gif", stated)
 
 
 def _try(what: str, make: Any) -> None:

@@ -138,6 +138,8 @@ def _train(
         }
         if layout.config.eval.episodes:
             results["evaluation"] = run.evaluate()._asdict()
+            if run.task_scores:
+                results["tasks"] = {task: score._asdict() for task, score in run.task_scores.items()}
         _status(run, run_dir, "finished")
         return results
     finally:
@@ -164,6 +166,6 @@ def _mark_failed(run_dir: Path, error: BaseException) -> None:
 def _folder(stated: Config) -> Path:
     name = stated.log.name
     if not name:
-        env = stated.env.id.replace("/", "-").replace(":", "-")
+        env = stated.env.name.replace("/", "-").replace(":", "-").replace(" ", "-")
         name = f"{stated.preset}-{env}-s{stated.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     return Path(stated.log.dir) / name

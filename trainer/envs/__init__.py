@@ -2,17 +2,21 @@
 
 from trainer.envs.base import Backend, EnvSpec
 from trainer.envs.make import env_spec, make_backend
+from trainer.envs.padded import Padded, join_specs
 from trainer.envs.sharded import ShardedEnvs
 from trainer.envs.single import EnvError
-from trainer.envs.toy import CATCH_OPTIMAL_RETURN, CHAIN_OPTIMAL_RETURN
+from trainer.envs.toy import CATCH_OPTIMAL_RETURN, CHAIN_OPTIMAL_RETURN, MEMORY_OPTIMAL_RETURN
 
 __all__ = [
     "CATCH_OPTIMAL_RETURN",
     "CHAIN_OPTIMAL_RETURN",
+    "MEMORY_OPTIMAL_RETURN",
     "Backend",
     "EnvError",
     "EnvSpec",
+    "Padded",
     "ShardedEnvs",
     "env_spec",
+    "join_specs",
     "make_backend",
 ]

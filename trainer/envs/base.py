@@ -65,6 +65,7 @@ class EnvSpec:
     stack: int
     stack_pad: StackPad
     saves_state: bool
+    tasks: tuple[EnvSpec, ...] = ()  # in multi-task training: each task before it was brought to the shapes above
 
 
 def opening(obs: Tensor) -> Timestep:

@@ -1,8 +1,9 @@
-"""Two environments that are solved in seconds, stepped in NumPy without a loop over environments.
+"""Three environments that are solved in seconds, stepped in NumPy without a loop over environments.
 
 Catch: a ball falls down a board of 10 rows and 5 columns while the paddle on the last row moves left, stays or moves
 right; 9 steps, then +1 if it is caught and -1 if not. Chain: 8 states in a row; right moves on, left goes back to the
-start for a small reward; the last state pays 1 and ends the episode.
+start for a small reward; the last state pays 1 and ends the episode. Memory: a corridor at whose beginning one of two
+cues is seen; at its end the same action as the cue is right, +1, and the other wrong, -1.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,6 +23,8 @@ from trainer.types import State, Timestep
 CATCH_OPTIMAL_RETURN = 1.0
 CHAIN_OPTIMAL_RETURN = 1.0
 """Return of always moving right, which is optimal for every discount up to 0.998."""
+MEMORY_OPTIMAL_RETURN = 1.0
+"""Return of who remembers the cue; who does not has 0 on average."""
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -81,11 +85,11 @@ class Catch:
 
 
 class Chain:
-    num_actions, obs_size = 2, 8
+    num_actions = 2
     back_reward = 0.001
 
-    def __init__(self, num_envs: int) -> None:
-        self._each = np.arange(num_envs)
+    def __init__(self, num_envs: int, length: int = 8) -> None:
+        self._each, self.obs_size = np.arange(num_envs), length
         self.limit: int | None = 3 * self.obs_size
         self.state: dict[str, Ints] = {"place": np.zeros(num_envs, dtype=np.int64)}
 
@@ -108,27 +112,75 @@ class Chain:
         return self.obs()[:1]
 
 
-GAMES: dict[str, type[Catch] | type[Chain]] = {"toy/Catch": Catch, "toy/Chain": Chain}
+class Memory:
+    num_actions, obs_size = 2, 4
+    corridor = 6  # steps between seeing the cue and acting on it
+    limit: int | None = None
+
+    def __init__(self, num_envs: int) -> None:
+        self._each = np.arange(num_envs)
+        self.state: dict[str, Ints] = {k: np.zeros(num_envs, dtype=np.int64) for k in ("place", "cue")}
+
+    def begin(self, rows: Flags, random: np.random.Generator) -> None:
+        self.state["place"][rows] = 0
+        self.state["cue"][rows] = random.integers(2, size=int(rows.sum()))
+
+    def step(self, action: Ints) -> tuple[Floats, Flags]:
+        ended = self.state["place"] == self.corridor
+        self.state["place"] += 1
+        reward = np.where(ended, np.where(action == self.state["cue"], 1.0, -1.0), 0.0).astype(np.float32)
+        return reward, ended
+
+    def obs(self) -> Floats:
+        """Which cue (at the start), in the corridor, at its end; behind the last step nothing is seen."""
+        place = self.state["place"]
+        seen = np.select([place == 0, place < self.corridor, place == self.corridor], [self.state["cue"], 2, 3], -1)
+        out = np.zeros((len(self._each), self.obs_size), dtype=np.float32)
+        out[self._each[seen >= 0], seen[seen >= 0]] = 1.0
+        return out
+
+    def picture(self) -> Floats:
+        return self.obs()[:1]
+
+
+GAMES: dict[str, type[Catch] | type[Chain] | type[Memory]] = {
+    "toy/Catch": Catch,
+    "toy/Chain": Chain,
+    "toy/Memory": Memory,
+}
+
+
+def _take_length(kwargs: dict[str, Any]) -> int:
+    """Take the number of states of a chain out of its kwargs. Raises ValueError for what is no such number."""
+    length = kwargs.pop("length", 8)
+    if type(length) is not int or length < 2:
+        raise ValueError(f"length {length}: a number of states is needed, 2 or more")
+    return length
 
 
 class ToyBackend:
-    """A `Backend` with one random stream, seeded with seeds[0]; kwargs may set max_episode_steps."""
+    """A `Backend` with one random stream, seeded with seeds[0].
+
+    kwargs may set max_episode_steps, the `length` of a chain, and `image`: observations are then pictures
+    [1, rows + 2, columns + 2] of uint8 with an empty border, so that a shift by one pixel loses nothing.
+    """
 
     stack = 1
     stack_pad: StackPad = "repeat"
-    obs_dtype = torch.float32
     saves_state = True
 
     def __init__(
         self, env_id: str, num_envs: int, seeds: Sequence[int], *, autoreset: str, kwargs: Mapping[str, Any]
     ) -> None:
         rest = dict(kwargs)
-        self._game: Game = GAMES[env_id](num_envs)
+        game = GAMES[env_id]
+        self._game: Game = game(num_envs, _take_length(rest)) if game is Chain else game(num_envs)
         self._limit = take_limit(rest, self._game.limit)
-        refuse_unknown(rest, env_id, ("max_episode_steps",))
+        image = rest.pop("image", False)
+        refuse_unknown(rest, env_id, ("max_episode_steps", "image", *(("length",) if game is Chain else ())))
         self._same_step = choose_autoreset(autoreset, ("same_step", "next_step"), "toy") == "same_step"
         self.num_envs, self.num_actions = num_envs, self._game.num_actions
-        self.obs_shape: tuple[int, ...] = (self._game.obs_size,)
+        self.obs_shape, self.obs_dtype = self._shape(image), torch.uint8 if image else torch.float32
         self._random = np.random.default_rng(seeds[0])
         self._elapsed: Ints = np.zeros(num_envs, dtype=np.int64)
         self._pending: Flags = np.zeros(num_envs, dtype=np.bool_)
@@ -137,7 +189,7 @@ class ToyBackend:
     def reset(self) -> Timestep:
         self._pending[:] = False
         self._begin(np.ones(self.num_envs, dtype=np.bool_))
-        return opening(torch.from_numpy(self._game.obs()))
+        return opening(self._obs())
 
     def send(self, action: Tensor) -> None:
         self._action = action.numpy()
@@ -153,14 +205,30 @@ class ToyBackend:
             self._begin(reset)
             reward[reset], terminated[reset], truncated[reset] = 0.0, False, False
         done = terminated | truncated
-        obs = torch.from_numpy(self._game.obs())
+        obs = self._obs()
         if not self._same_step:
             self._pending = done
             return stepped(obs, reward, terminated, truncated, reset=reset)
         if not done.any():
             return stepped(obs, reward, terminated, truncated)
         self._begin(done)
-        return stepped(torch.from_numpy(self._game.obs()), reward, terminated, truncated, final_obs=obs)
+        return stepped(self._obs(), reward, terminated, truncated, final_obs=obs)
+
+    def _shape(self, image: object) -> tuple[int, ...]:
+        if not isinstance(image, bool):
+            raise ValueError(f"image {image}: true or false is needed")
+        if not image:
+            return (self._game.obs_size,)
+        rows, columns = self._game.picture().shape
+        return (1, rows + 2, columns + 2)
+
+    def _obs(self) -> Tensor:
+        """Return what the games show, [N, *]."""
+        obs = torch.from_numpy(self._game.obs())
+        if len(self.obs_shape) == 1:
+            return obs
+        pictures = obs.mul(255).to(torch.uint8).view(self.num_envs, 1, self.obs_shape[1] - 2, -1)
+        return F.pad(pictures, (1, 1, 1, 1))
 
     def _begin(self, rows: Flags) -> None:
         self._game.begin(rows, self._random)

@@ -57,6 +57,19 @@ def learning_curve(run_dirs: Sequence[Path], out: Path, *, title: str) -> None:
         figure.savefig(draft, format=out.suffix.lstrip(".") or "png", dpi=DPI, facecolor="white")
 
 
+def training_return(run_dir: Path) -> Series:
+    """Read the mean returns of training episodes, row by row."""
+    return _series(read_rows(run_dir / "metrics.jsonl"), "charts/episodic_return")
+
+
+def together(runs: Sequence[Series]) -> tuple[Array, Array]:
+    """Return steps that all runs have in common, [P], and the moving average of each run there, [runs, P]."""
+    # Only where every run has data, else the mean jumps as runs enter and leave.
+    first, last = max(run.steps[0] for run in runs), min(run.steps[-1] for run in runs)
+    steps = np.linspace(first, max(first, last), GRID_POINTS)
+    return steps, np.stack([np.interp(steps, run.steps, _smooth(run.values)) for run in runs])
+
+
 def _series(rows: Sequence[dict[str, Any]], name: str) -> Series:
     points = {}
     for row in rows:
@@ -73,10 +86,7 @@ def _training(axes: Axes, runs: Sequence[Series]) -> None:
         axes.plot(steps, values, color=TRAIN, alpha=0.25, linewidth=1.0, zorder=2)
         axes.plot(steps, _smooth(values), color=TRAIN, linewidth=2.2, label="training return", zorder=4)
     elif runs:
-        # Only where every run has data, else the mean jumps as runs enter and leave.
-        first, last = max(run.steps[0] for run in runs), min(run.steps[-1] for run in runs)
-        steps = np.linspace(first, max(first, last), GRID_POINTS)
-        curves = np.stack([np.interp(steps, run.steps, _smooth(run.values)) for run in runs])  # [runs, GRID_POINTS]
+        steps, curves = together(runs)
         label = f"training return, mean and range of {len(runs)} runs"
         axes.fill_between(steps, curves.min(0), curves.max(0), color=TRAIN, alpha=0.18, linewidth=0, zorder=2)
         axes.plot(steps, curves.mean(0), color=TRAIN, linewidth=2.2, label=label, zorder=4)

@@ -6,8 +6,10 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
+from trainer.losses.munchausen import Munchausen
+from trainer.losses.targets import Target, next_choice, of_action
 from trainer.types import Batch, Draws, Given, LossOut, QOut, Rates
 
 
@@ -19,32 +21,32 @@ def dqn(
     *,
     double: bool,
     kind: Literal["huber", "mse"],
+    target: Target = "max",
+    munchausen: Munchausen | None = None,
     draws: Draws | None = None,
 ) -> LossOut:
-    """Regress Q(s, a) on the n-step target ret + discount * max_a' Q_target(s', a').
+    """Regress Q(s, a) on the n-step target ret + discount * V_target(s').
 
-    With `double` the online network picks a' and the target network values it (van Hasselt et al. 2016, eq. 4).
+    V is the value of the best action, or what `target` or `munchausen` make of it; with `double` the online network
+    picks the action and the target network values it (van Hasselt et al. 2016, eq. 4).
     `mse` is delta^2, as in CleanRL; `huber` is delta^2 / 2 for |delta| <= 1 and linear beyond.
     """
     given = Given(draws=draws, task=batch.task)
     with torch.no_grad():
-        target = batch.ret + batch.discount * bootstrap(net, target_net, batch.next_obs, given, double=double)
+        after: QOut = target_net(batch.next_obs, given)
+        if munchausen is not None:
+            ret, value = batch.ret + munchausen.bonus(target_net, batch, given), munchausen.value(after)
+        else:
+            best, chance = next_choice(net, after, batch, rates, given, target=target, double=double)
+            ret, value = batch.ret, of_action(after.q, best) if chance is None else (chance * after.q).sum(1)
+        goal = ret + batch.discount * value
     out: QOut = net(batch.obs, given)
-    q = out.q.gather(1, batch.action[:, None]).squeeze(1)
+    q = of_action(out.q, batch.action)
     regress = F.huber_loss if kind == "huber" else F.mse_loss
     values = q.detach()
     return LossOut(
-        loss=regress(q, target, reduction="none"),
-        priority=(target - values).abs(),
+        loss=regress(q, goal, reduction="none"),
+        priority=(goal - values).abs(),
         metrics={"q_values": values},
         out=out,
     )
-
-
-def bootstrap(net: nn.Module, target_net: nn.Module, next_obs: Tensor, given: Given, *, double: bool) -> Tensor:
-    """Return the value of the next observations, [B]."""
-    q: Tensor = target_net(next_obs, given).q
-    if not double:
-        return q.amax(1)
-    best = net(next_obs, given).q.argmax(1, keepdim=True)
-    return q.gather(1, best).squeeze(1)

@@ -32,16 +32,21 @@ class NoisyLinear(nn.Module):
         self.bias_sigma = nn.Parameter(torch.full((fan_out,), sigma * bound))
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
-        """Map x [B, in] to [B, out]; without draws the noise is zero."""
+        """Map x [B, ..., in] to [B, ..., out]; the noise is a row's own, without draws it is zero."""
         mean: Tensor = F.linear(x, self.weight, self.bias)
         if draws is None:
             return mean
-        noise = draws.normal(len(x), self.weight.shape[1] + self.weight.shape[0])
-        noise = noise.sign() * noise.abs().sqrt()
-        fan_in = self.weight.shape[1]
-        e_in, e_out = noise[:, :fan_in], noise[:, fan_in:]
+        fan_out, fan_in = self.weight.shape
+        noise = scaled_noise(draws, len(x), *(1,) * (x.dim() - 2), fan_in + fan_out)
+        e_in, e_out = torch.split(noise, [fan_in, fan_out], dim=-1)
         noisy: Tensor = mean + e_out * F.linear(e_in * x, self.weight_sigma, self.bias_sigma)
         return noisy
+
+
+def scaled_noise(draws: Draws, rows: int, *shape: int) -> Tensor:
+    """Return f(x) = sgn(x) sqrt|x| of standard normal x, [rows, *shape] (Fortunato et al. 2018, section 3b)."""
+    noise = draws.normal(rows, *shape)
+    return noise.sign() * noise.abs().sqrt()
 
 
 class Layers(nn.Sequential):

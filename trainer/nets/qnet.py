@@ -25,11 +25,15 @@ class QNetwork(nn.Module):
 
     def scale(self, obs: Tensor) -> Tensor:
         """Return observations in the precision of the weights."""
-        dtype = self.dtype
-        if obs.dtype is torch.uint8:
-            return obs.to(dtype) / 255
-        return obs if obs.dtype is dtype else obs.to(dtype)
+        return scaled(obs, self.dtype)
 
     @property
     def dtype(self) -> torch.dtype:
         return next(self.parameters()).dtype
+
+
+def scaled(obs: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return observations in the precision of the weights; uint8 images become [0, 1]."""
+    if obs.dtype is torch.uint8:
+        return obs.to(dtype) / 255
+    return obs if obs.dtype is dtype else obs.to(dtype)

@@ -12,14 +12,15 @@ from trainer.types import Draws
 
 
 class VectorTorso(nn.Module):
-    """A multilayer perceptron on a flattened observation, [B, *] -> [B, hidden[-1]]."""
+    """A multilayer perceptron on a flattened observation (or nothing but that), [B, *] -> [B, features]."""
 
     def __init__(
         self, obs_shape: tuple[int, ...], hidden: Sequence[int], linear: Linear = nn.Linear, norm: bool = False
     ) -> None:
         super().__init__()
-        self.layers = Layers(*hidden_layers((torch.Size(obs_shape).numel(), *hidden), linear, norm))
-        self.features = hidden[-1]
+        sizes = (torch.Size(obs_shape).numel(), *hidden)
+        self.layers = Layers(*hidden_layers(sizes, linear, norm))
+        self.features = sizes[-1]
 
     def forward(self, obs: Tensor, draws: Draws | None = None) -> Tensor:
         x: Tensor = self.layers(obs.flatten(1), draws)

@@ -14,13 +14,13 @@ class EpsilonGreedy:
     """An `Explorer`: a random action with probability epsilon.
 
     generators: one random stream per shard, in the order of the environments; ladder: [N] a fixed epsilon per
-    environment that replaces the schedule, or None.
+    environment that replaces the schedule, or None; num_actions: of every environment, or of each, [N].
     """
 
     def __init__(
         self,
         num_envs: int,
-        num_actions: int,
+        num_actions: int | Tensor,
         generators: Mapping[int, torch.Generator],
         device: torch.device,
         ladder: Tensor | None = None,

@@ -48,3 +48,38 @@ def minatar_dqn(game: str = "Breakout") -> Config:
         loss=LossConfig(kind="huber"),
         optim=OptimConfig(lr=2.5e-4, eps=3.125e-4),
     )
+
+
+def minatar_ddp(game: str = "Breakout") -> Config:
+    """MinAtar, `minatar-dqn-*` with Double, Dueling (Wang et al. 2016) and prioritized replay (Schaul et al. 2016)."""
+    base = minatar_dqn(game)
+    return replace(
+        base,
+        preset=f"minatar-ddp-{game.lower()}",
+        replay=replace(base.replay, kind="prioritized", alpha=0.6, beta=0.4, beta_end=1.0),
+        net=NetConfig(hidden=(), head_hidden=(128,), dueling=True),
+        loss=replace(base.loss, double=True),
+    )
+
+
+def minatar_rainbow(game: str = "Breakout") -> Config:
+    """MinAtar, `minatar-dqn-*` with all of Rainbow (Hessel et al. 2018); atoms of Dopamine's MinAtar settings."""
+    base = minatar_dqn(game)
+    return replace(
+        base,
+        preset=f"minatar-rainbow-{game.lower()}",
+        policy=PolicyConfig(epsilon_start=0.0, epsilon_end=0.0, epsilon_decay=0),
+        replay=replace(base.replay, kind="prioritized", n_step=3, alpha=0.5, beta=0.4, beta_end=1.0),
+        net=NetConfig(
+            head="c51",
+            atoms=51,
+            v_min=-100.0,
+            v_max=100.0,
+            hidden=(),
+            head_hidden=(128,),
+            dueling=True,
+            noisy=True,
+            noisy_sigma=0.5,
+        ),
+        loss=LossConfig(double=True),
+    )

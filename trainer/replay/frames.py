@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trainer.replay.ring import Ring, pick
+from trainer.types import Timestep
 
 
 class Frames:
@@ -25,6 +26,21 @@ class Frames:
     def newest(self, obs: Tensor) -> Tensor:
         """Return what a row keeps of observations: [N, *] -> [N, *frame]."""
         return obs if self.stack == 1 else obs[:, -1]
+
+    def store(self, ring: Ring, timestep: Timestep, action: Tensor, after: Timestep, *, clip_reward: bool) -> None:
+        """Write what `action` [N] made of a timestep; rows that an autoreset made are no transitions."""
+        now = ring.device
+        reward = after.reward.clamp(-1, 1) if clip_reward else after.reward
+        ring.add(
+            self.newest(timestep.obs).to(now),
+            action.to(now),
+            reward.to(now),
+            terminal=(after.terminated | after.life_lost).to(now),
+            done=(after.terminated | after.truncated).to(now),
+            life_lost=after.life_lost.to(now),
+            reset=after.reset.to(now),
+            next_frame=self.newest(after.final_obs).to(now),
+        )
 
     def gather(self, ring: Ring, index: Tensor) -> Tensor:
         """Return the observations of rows, flat index [B] -> [B, *]."""

@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from trainer.replay.frames import Frames
+from trainer.replay.heads import HeadMask
 from trainer.replay.nstep import fold
-from trainer.replay.ring import STOP, TERMINAL, Ring, pick
-from trainer.replay.uniform import UniformSampler
-from trainer.types import Batch, Choice, State, Timestep, UpdateOut
+from trainer.replay.prioritized import PrioritizedSampler
+from trainer.replay.ring import START, STOP, TERMINAL, Ring, pick
+from trainer.types import Batch, Choice, Future, State, Stateful, Timestep, UpdateOut
+
+
+class Sampler(Stateful, Protocol):
+    """Who says which transitions a batch is made of."""
+
+    @property
+    def generators(self) -> Mapping[int, torch.Generator]:
+        """One random stream per shard, in the order of the shards' lanes."""
+
+    @property
+    def lanes_per_shard(self) -> int: ...
+
+    def sample(self, updates: int, batch_size: int) -> Tensor:
+        """Return flat ring indices, [updates, batch_size], shard after shard within a batch."""
 
 
 class ReplayMemory:
     """Transitions in, batches out.
 
     updates: how many gradient steps belong to a step, from the step alone; batch_size: of this rank;
-    dtype: precision of returns and discounts; device: where batches go.
+    dtype: precision of returns and discounts; device: where batches go; future: steps of `Batch.future`;
+    task: [N] which task each lane belongs to, in multi-task training; heads: which heads of an ensemble learn from
+    what; next_action: whether batches say what was done in next_obs, for which the ring's horizon has to be n + 1.
     """
 
     def __init__(
         self,
         ring: Ring,
         frames: Frames,
-        sampler: UniformSampler,
+        sampler: Sampler,
         *,
         updates: Callable[[int], int],
         batch_size: int,
@@ -33,64 +51,100 @@ class ReplayMemory:
         clip_reward: bool,
         dtype: torch.dtype,
         device: torch.device,
+        future: int = 0,
+        task: Tensor | None = None,
+        heads: HeadMask | None = None,
+        next_action: bool = False,
     ) -> None:
         self.ring, self.frames, self.sampler = ring, frames, sampler
         self.updates, self.batch_size, self.gamma = updates, batch_size, gamma
         self.clip_reward, self.dtype, self.device = clip_reward, dtype, device
-        self._window = torch.arange(ring.horizon, device=ring.device)
+        self._priorities = sampler if isinstance(sampler, PrioritizedSampler) else None
+        self._window = torch.arange(ring.horizon - next_action, device=ring.device)
+        self._ahead = torch.arange(future, device=ring.device)
+        self._task, self._heads, self._next_action = task, heads, next_action
         self._shards = list(sampler.generators)
         self._wait = 0
 
     def add(self, timestep: Timestep, choice: Choice, next_timestep: Timestep) -> None:
         """Store what happened between two timesteps; rows that an autoreset made are no transitions."""
-        now = self.ring.device
-        after = next_timestep
-        reward = after.reward.clamp(-1, 1) if self.clip_reward else after.reward
-        self.ring.add(
-            self.frames.newest(timestep.obs).to(now),
-            choice.action.to(now),
-            reward.to(now),
-            terminal=(after.terminated | after.life_lost).to(now),
-            done=(after.terminated | after.truncated).to(now),
-            life_lost=after.life_lost.to(now),
-            reset=after.reset.to(now),
-            next_frame=self.frames.newest(after.final_obs).to(now),
-        )
+        self.frames.store(self.ring, timestep, choice.action, next_timestep, clip_reward=self.clip_reward)
+        if self._priorities is not None:
+            self._priorities.follow()
 
     def batches(self, step: int) -> Iterator[Batch]:
-        """Yield this step's batches; one gather serves all of them."""
+        """Yield this step's batches; one gather serves all of them, unless each changes the priorities of the next."""
         count = self.updates(step)
         if count == 0 or step < self._wait:
+            return
+        if self._priorities is not None:
+            for _ in range(count):
+                yield self.fetch(self.sampler.sample(1, self.batch_size)[0])
             return
         index = self.sampler.sample(count, self.batch_size)
         everything = self.fetch(index.flatten())
         if count == 1:
             yield everything
             return
-        fields = [[None] * count if field is None else torch.split(field, self.batch_size) for field in everything]
-        yield from (Batch(*parts) for parts in zip(*fields, strict=True))
+        for begin in range(0, count * self.batch_size, self.batch_size):
+            yield _rows(everything, begin, self.batch_size)
 
     def fetch(self, index: Tensor) -> Batch:
         """Return the transitions at flat ring indices [K], folded, on the learner's device."""
         ring = self.ring
-        window = ring.shift(index[:, None], self._window)  # [K, n]
-        flags = pick(ring.flags, window)
-        reward = pick(ring.reward, window).to(self.dtype)
-        ret, discount, length = fold(reward, flags & TERMINAL != 0, flags & STOP != 0, self.gamma)
+        ret, discount, after = self._fold(index)
         batch = Batch(
             obs=self.frames.gather(ring, index),
             action=pick(ring.action, index).long(),
             ret=ret,
             discount=discount,
-            next_obs=self.frames.gather(ring, ring.shift(index, length)),
+            next_obs=self.frames.gather(ring, after),
             index=index,
+            probability=None if self._priorities is None else self._priorities.probability(index),
+            next_action=self._action_in(after) if self._next_action else None,
+            mask=None if self._heads is None else self._heads(index),
+            future=self._follow(index) if len(self._ahead) else None,
+            task=None if self._task is None else pick(self._task, index % ring.lanes),
         )
         if ring.device == self.device:
             return batch
         return batch.map(lambda field: field.pin_memory().to(self.device, non_blocking=True))
 
+    def _fold(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return n-step returns, discounts, and where the windows that begin at flat ring indices [K] end."""
+        ring = self.ring
+        if len(self._window) == 1:  # the same numbers as below, in half as many operations
+            terminal = pick(ring.flags, index) & TERMINAL != 0
+            ret = pick(ring.reward, index).to(self.dtype)
+            return ret, torch.full_like(ret, self.gamma).masked_fill_(terminal, 0), ring.shift(index, 1)
+        window = ring.shift(index[:, None], self._window)  # [K, n]
+        flags = pick(ring.flags, window)
+        reward = pick(ring.reward, window).to(self.dtype)
+        ret, discount, length = fold(reward, flags & TERMINAL != 0, flags & STOP != 0, self.gamma)
+        return ret, discount, ring.shift(index, length)
+
+    def _action_in(self, index: Tensor) -> Tensor:
+        """Return what was done in the observations at flat ring indices [K]; -1 where an episode ended there."""
+        return torch.where(pick(self.ring.flags, index) & START != 0, pick(self.ring.action, index).long(), -1)
+
+    def _follow(self, index: Tensor) -> Future:
+        """Return the steps behind the transitions at flat ring indices [K].
+
+        A chain of rows that start transitions ends at the row being written, so nothing older is mistaken for future.
+        """
+        ring = self.ring
+        window = ring.shift(index[:, None], self._ahead)  # [K, F]
+        flags = pick(ring.flags, window)
+        goes_on = (flags[:, :-1] & STOP == 0) & (flags[:, 1:] & START != 0)
+        valid = torch.cat((torch.ones_like(goes_on[:, :1]), goes_on), 1).cumprod(1).bool()
+        after = ring.shift(window, 1)
+        obs = self.frames.gather(ring, after.flatten())
+        return Future(obs.view(*after.shape, *obs.shape[1:]), pick(ring.action, window).long(), valid)
+
     def reprioritize(self, index: Tensor, result: UpdateOut) -> None:
-        """Do nothing: uniform sampling has no priorities."""
+        """Take the new priorities of a batch; uniform sampling has none."""
+        if self._priorities is not None:
+            self._priorities.reprioritize(index, result)
 
     def wait_until(self, step: int) -> None:
         """Yield no batches before `step`, while an empty memory fills."""
@@ -99,6 +153,8 @@ class ReplayMemory:
     def cut(self) -> None:
         """Close every running episode as truncated."""
         self.ring.cut()
+        if self._priorities is not None:
+            self._priorities.follow()
 
     def state_dict(self) -> State:
         streams = self.sampler.state_dict()
@@ -115,3 +171,7 @@ class ReplayMemory:
     def _lanes(self, i: int) -> slice:
         per = self.sampler.lanes_per_shard
         return slice(i * per, (i + 1) * per)
+
+
+def _rows(batch: Batch, begin: int, count: int) -> Batch:
+    return batch.map(lambda field: field.narrow(0, begin, count))

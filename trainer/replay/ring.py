@@ -27,6 +27,8 @@ _LANES = ("written", "head", "mature", "tail", "age_now")
 
 def pick(field: Tensor, index: Tensor) -> Tensor:
     """Return field[index] for rows index [...]; copies whole rows, where indexing goes element by element."""
+    if index.dim() == 1:
+        return field.index_select(0, index)
     return field.index_select(0, index.flatten()).view(*index.shape, *field.shape[1:])
 
 
@@ -65,6 +67,7 @@ class Ring:
         self.slots = field(torch.int32)  # row of transition k of a lane at [k % T, lane]
         self.lane = torch.arange(lanes, device=device)
         self._two = torch.arange(2, device=device)[:, None]
+        self._window = torch.arange(horizon, device=device)[:, None]
         self._ahead = self._two + stack + 1  # rows in front of a cursor that its next moves forget
         zeros = torch.zeros(lanes, dtype=torch.int64, device=device)
         self.written = zeros.clone()  # [N] rows finished; the next one is written % T
@@ -124,6 +127,16 @@ class Ring:
         self.age_now = torch.zeros_like(self.age_now)
         self._advance(running.to(torch.int64))
 
+    def changes(self, mature: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what came to life and what died since the cursors were `mature` and `tail`, an `add` or `cut` ago.
+
+        mature, tail: [N]. Returns flat indices [n + 2, N] and whether it happened [n + 2, N] bool: in the first n rows
+        that a transition came to life, in the last two that one died. None does both at once.
+        """
+        number = torch.cat((mature + self._window, tail + self._two))
+        upto = torch.cat((self.mature.expand(self.horizon, -1), self.tail.expand(2, -1)))
+        return self.locate(number, self.lane), number < upto
+
     def _advance(self, by: Tensor) -> None:
         """Move the cursors by 0, 1 or 2 rows and forget the transitions whose rows the next `add` may overwrite."""
         rows = self._at(self.written + self._ahead)  # [2, N]
@@ -142,9 +155,13 @@ class Ring:
         """Return the flat index of transition `number` of `lane`."""
         return self.slots[number % self.rows * self.lanes + lane].long() * self.lanes + lane
 
+    def used_rows(self) -> int:
+        """Return how many rows were written so far; waits for the device."""
+        return min(self.rows, int(self.written.max()) + 2)
+
     def state_dict(self, lanes: slice) -> State:
         """Return the rows written so far of some lanes."""
-        used = min(self.rows, int(self.written.max()) + 2)
+        used = self.used_rows()
         state: State = {name: getattr(self, name)[lanes] for name in _LANES}
         for name in _FIELDS:
             field: Tensor = getattr(self, name)[: self.blank]

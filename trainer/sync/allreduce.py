@@ -63,7 +63,7 @@ class AllReduce:
         if self.ranks.world_size == 1:
             return everyone.copy_(values[None])
         with self.spans("sync"):
-            dist.all_gather_into_tensor(everyone, values)
+            dist.all_gather_into_tensor(everyone, values[None])  # gloo wants as many dimensions
         return everyone
 
     def state_dict(self) -> State:

@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 
 from trainer import checkpoint
-from trainer.build import build_net
+from trainer.build.nets import build_net
 from trainer.checkpoint import layout as folders
 from trainer.checkpoint import manifest, verify
 from trainer.cli import read_config
 from trainer.config import Config
 from trainer.envs import EnvSpec
 from trainer.layout import scaled
-from trainer.nets import QNetwork
+from trainer.nets import QNetwork, RecurrentQNetwork
 
 
 def read_run(run: Path) -> Config:
@@ -45,7 +45,9 @@ def find_checkpoint(run: Path, step: int | None) -> checkpoint.Manifest:
         raise ValueError(f"run {run}: {error}") from None
 
 
-def load_net(config: Config, spec: EnvSpec, found: checkpoint.Manifest, device: torch.device) -> QNetwork:
+def load_net(
+    config: Config, spec: EnvSpec, found: checkpoint.Manifest, device: torch.device
+) -> QNetwork | RecurrentQNetwork:
     """Build the online network with the weights of a checkpoint. Raises ValueError where they do not fit."""
     net = build_net(config, spec, device)
     try:

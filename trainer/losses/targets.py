@@ -1,0 +1,40 @@
+"""Which action's value the next state is worth: what the losses on transitions share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.types import Batch, Given, QOut, Rates
+
+Target = Literal["max", "sarsa", "expected"]
+
+
+def next_choice(
+    net: nn.Module, after: QOut, batch: Batch, rates: Rates, given: Given, *, target: Target, double: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return the best action at next_obs, [B], and, unless it alone counts, the chance of each action there, [B, A].
+
+    after: what the target network says of next_obs. With `double` the online network finds the best action (van
+    Hasselt et al. 2016, eq. 4), otherwise the target network does. The chances are those of the behaviour policy,
+    epsilon-greedy at this step (`expected`, van Seijen et al. 2009), or certainty of the action that was taken
+    (`sarsa`, Rummery & Niranjan 1994). Where none was, as the episode was cut, SARSA expects too.
+    """
+    q: Tensor = net(batch.next_obs, given).q if double else after.q
+    best = q.argmax(1)
+    if target == "max":
+        return best, None
+    chance = (1 - rates.epsilon) * F.one_hot(best, q.shape[1]).to(q.dtype) + rates.epsilon / q.shape[1]
+    if target == "sarsa":
+        assert batch.next_action is not None
+        took = batch.next_action[:, None]
+        chance = chance.where(took < 0, F.one_hot(took.clamp(min=0).squeeze(1), q.shape[1]).to(q.dtype))
+    return best, chance
+
+
+def of_action(values: Tensor, action: Tensor) -> Tensor:
+    """Return what `values` [B, A, ...] say of `action` [B], [B, ...]."""
+    index = action.view(-1, *(1,) * (values.dim() - 1)).expand(-1, 1, *values.shape[2:])
+    return values.gather(1, index).squeeze(1)

@@ -1,0 +1,115 @@
+"""Proportional prioritized sampling (Schaul et al. 2016) over the living transitions of each shard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from trainer.replay.ring import Ring
+from trainer.replay.tree import SumTree
+from trainer.types import State, UpdateOut
+
+EPS = 1e-6
+"""Added to |TD error|, so that every living transition can be drawn again (section 3.3)."""
+
+
+class PrioritizedSampler:
+    """Draws equally from every shard, and within a shard transition i with p_i / sum(p), p = (|TD error| + eps)^alpha.
+
+    The draws of a batch are stratified: one from each of as many equal parts of the shard's sum (appendix B.2.1).
+    New transitions enter at the largest |TD error| so far on any rank, at first 1. Dead and incomplete ones have p = 0.
+    generators: one random stream per shard, in the order of the shards' lanes, on the ring's device; shards: of the
+    whole run, so that P(i) does not depend on the number of ranks. Nothing here is differentiated, and the inference
+    mode, which leaves autograd out, makes it an eighth faster.
+    """
+
+    def __init__(self, ring: Ring, generators: Mapping[int, torch.Generator], *, shards: int, alpha: float) -> None:
+        self.ring, self.generators, self.shards, self.alpha = ring, generators, shards, alpha
+        self.lanes_per_shard = ring.lanes // len(generators)
+        self.tree = SumTree(ring.rows * self.lanes_per_shard, len(generators), ring.device)
+        self.highest = torch.ones((), dtype=torch.float64, device=ring.device)  # |TD error|; equal on all ranks
+        self._mature, self._tail = ring.mature.clone(), ring.tail.clone()  # the cursors that the tree has seen
+        self._parts = torch.empty(0)  # 0, 1, ... as many as a shard draws for a batch
+        shard = torch.arange(len(generators), device=ring.device)
+        self._first_leaf, self._first_lane = shard[:, None] * self.tree.size, shard[:, None] * self.lanes_per_shard
+        self._surplus = (shard * (self.tree.size - self.lanes_per_shard)).repeat_interleave(self.lanes_per_shard)
+
+    @torch.inference_mode()
+    def sample(self, updates: int, batch_size: int) -> Tensor:
+        """Return flat ring indices, [updates, batch_size], shard after shard within a batch."""
+        here = len(self.generators)
+        each = batch_size // here
+        draws = torch.empty(here, updates, each, dtype=torch.float64, device=self.ring.device)
+        for row, generator in zip(draws, self.generators.values(), strict=True):
+            row.uniform_(generator=generator)
+        if len(self._parts) != each:
+            self._parts = torch.arange(each, dtype=torch.float64, device=self.ring.device)
+        draws.add_(self._parts).div_(each)
+        index = self._index(self.tree.find(draws.view(here, -1)))
+        if updates == 1:
+            return index.view(1, batch_size)
+        return index.view(here, updates, each).transpose(0, 1).reshape(updates, batch_size)
+
+    @torch.inference_mode()
+    def probability(self, index: Tensor) -> Tensor:
+        """Return P(i) of the transitions at flat ring indices [K], float64."""
+        return self.tree.share(self._leaf(index)) / self.shards
+
+    @torch.inference_mode()
+    def follow(self) -> None:
+        """Let in what became complete in the last `add` or `cut` of the ring, and put out what it forgot."""
+        index, happened = self.ring.changes(self._mature, self._tail)
+        self._mature, self._tail = self.ring.mature.clone(), self.ring.tail.clone()
+        leaf = torch.where(happened, self._leaf(index), self.tree.dummy)
+        priority = happened * self._priority(self.highest)
+        priority[self.ring.horizon :] = 0
+        self.tree.set(leaf.flatten(), priority.flatten())
+
+    @torch.inference_mode()
+    def reprioritize(self, index: Tensor, result: UpdateOut) -> None:
+        """Take the new priorities of the transitions at flat ring indices [K]; those that died meanwhile stay dead."""
+        assert result.highest is not None, "only uniform sampling does without"
+        leaf = self._leaf(index.to(self.ring.device))
+        priority = self._priority(result.priority.to(self.ring.device, torch.float64))
+        self.tree.set(leaf, priority * (self.tree.get(leaf) > 0))
+        self.highest = torch.maximum(self.highest, result.highest.to(self.highest))
+
+    def _priority(self, error: Tensor) -> Tensor:
+        return (error + EPS) ** self.alpha
+
+    def _leaf(self, index: Tensor) -> Tensor:
+        """Return the leaves of flat ring indices: a shard's leaves are its part of the rows, row after row."""
+        if len(self.generators) == 1:
+            return index
+        leaf = torch.sub(index, index // self.ring.lanes, alpha=self.ring.lanes - self.lanes_per_shard)
+        return leaf + self._surplus.take(index % self.ring.lanes)
+
+    def _index(self, leaf: Tensor) -> Tensor:
+        """Return the flat ring indices of leaves, [S, K]."""
+        if len(self.generators) == 1:
+            return leaf
+        leaf = leaf - self._first_leaf
+        row = leaf // self.lanes_per_shard
+        return torch.add(leaf, row, alpha=self.ring.lanes - self.lanes_per_shard) + self._first_lane
+
+    def state_dict(self) -> State:
+        used = self.ring.used_rows() * self.lanes_per_shard
+        return {
+            str(shard): {
+                "generator": generator.get_state(),
+                "priority": self.tree.leaves[i, :used],
+                "highest": self.highest,
+            }
+            for i, (shard, generator) in enumerate(self.generators.items())
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue beside a ring that was loaded before."""
+        for i, (shard, generator) in enumerate(self.generators.items()):
+            saved = state[str(shard)]
+            generator.set_state(saved["generator"])
+            self.tree.load(i, saved["priority"])
+            self.highest = saved["highest"].to(self.highest)
+        self._mature, self._tail = self.ring.mature.clone(), self.ring.tail.clone()
