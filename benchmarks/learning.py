@@ -2,12 +2,14 @@
 
     python -m benchmarks.learning --presets cartpole acrobot --seeds 1 2 3 --jobs 2
     python -m benchmarks.learning --presets minatar --collect        # only read the runs that are there
-    python -m benchmarks.learning --table minatar                    # tasks x methods, of the runs that have finished
+    python -m benchmarks.learning --keep                             # put finished runs into results/runs
+    python -m benchmarks.learning --table minatar                    # tasks x methods, of the runs that are kept
 
 Each run is `lockstep train PRESET --seed S` with one rank and one thread. A row holds the final greedy evaluation of
 every seed; the table their mean and standard deviation over seeds. Runs lie in runs/learning/PRESET-sSEED and a
-finished one is not run again. `--table` trains nothing: it prints the markdown of docs/algorithms.md, draws the curves
-into docs/images and, where no run is missing, appends rows.
+finished one is not run again. `--keep` and `--table` train nothing: the table is made of the runs that are kept in the
+repository (benchmarks/archive.py), so that it can grow over several machines and days; it prints the markdown of
+docs/algorithms.md, draws the curves into docs/images and, where no run is missing, appends rows.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import results_table
+from benchmarks import archive, results_table
 from benchmarks.figures import curves
 from benchmarks.rows import HERE, write_rows
 from benchmarks.suites import SUITES
@@ -87,10 +89,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--plots", type=Path, default=HERE / "results", help="folder for the learning curves")
     parser.add_argument("--table", nargs="*", choices=SUITES, help="suites to tabulate; without a name, all of them")
     parser.add_argument("--images", type=Path, default=HERE.parent / "docs" / "images", help="folder for their curves")
+    parser.add_argument("--keep", action="store_true", help="keep the finished runs of --folder in the repository")
+    parser.add_argument("--commit", default="", help="with --keep: what they were trained with; default: this commit")
+    parser.add_argument(
+        "--kept", type=Path, default=archive.KEPT, help="with --table: folder of the runs that are kept"
+    )
     options, extra = parser.parse_known_args(arguments)
+    if options.keep:
+        print("kept:", ", ".join(archive.keep_all(options.folder, options.commit)) or "nothing new")
+        return 0
     if options.table is not None:
         for name in options.table or SUITES:
-            show_table(name, options.seeds, options.folder, options.images)
+            show_table(name, options.seeds, options.kept, options.images)
         return 0
     if not options.presets:
         parser.error("nothing to do: name --presets, or ask for a --table")

@@ -117,9 +117,10 @@ def markdown(suite: Suite, cells: Cells, seeds: Sequence[int]) -> list[str]:
 def _show(cell: Cell | None, seeds: Sequence[int]) -> str:
     if cell is None:
         return ""
-    if not cell.complete(seeds):
-        return f"- ({len(cell.returns)} of {len(seeds)})"
     values = list(cell.returns.values())
+    if not cell.complete(seeds):
+        mean = f"{statistics.fmean(values):.1f}" if values else "-"
+        return f"{mean} ({len(values)} of {len(seeds)})"
     return f"{statistics.fmean(values):.1f} ± {statistics.stdev(values) if len(values) > 1 else 0.0:.1f}"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import learning, results_table, rows
+from benchmarks import archive, learning, results_table, rows
 from benchmarks.figures import COLOURS, curves
 from benchmarks.suites import SUITES, Suite
 from trainer.evaluate import interquartile_mean
@@ -58,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_table(folder: Path) -> None:
-    """Mean and standard deviation over seeds; a dash where seeds are missing, nothing where none is asked for."""
+    """Mean and standard deviation over seeds; their number where seeds are missing, nothing where none is asked for."""
     cells = results_table.read(SUITE, folder, SEEDS)
     head, line, *methods = results_table.markdown(SUITE, cells, SEEDS)
     assert head == "| method | Catch | Chain | IQM [95%] | command |"
@@ -67,7 +67,7 @@ def test_table(folder: Path) -> None:
     assert dqn[:3] == ["DQN", "2.0 ± 1.4", "10.0 ± 0.0"]
     assert pqn[:3] == ["PQN", "6.0 ± 2.8", "40.0 ± 14.1"]
     assert pqn[4] == "`lockstep train pqn-TASK --seed S`"
-    assert rainbow == ["Rainbow", "", "- (1 of 2)", "-", "`lockstep train rainbow-chain --seed S`"]
+    assert rainbow == ["Rainbow", "", "20.0 (1 of 2)", "-", "`lockstep train rainbow-chain --seed S`"]
 
 
 def test_aggregate_is_the_interquartile_mean_of_normalised_runs(folder: Path) -> None:
@@ -99,7 +99,25 @@ def test_no_aggregate_before_the_reference_has_finished(folder: Path) -> None:
     (folder / "dqn-chain-s2" / "results.json").unlink()
     cells = results_table.read(SUITE, folder, SEEDS)
     assert results_table.aggregate(SUITE, cells, SEEDS) == {}
-    assert "- (1 of 2)" in results_table.markdown(SUITE, cells, SEEDS)[2]
+    assert "10.0 (1 of 2)" in results_table.markdown(SUITE, cells, SEEDS)[2]
+
+
+def test_what_is_kept_of_a_run(folder: Path, tmp_path: Path) -> None:
+    """Its results, its config without the machine's folder, and the means of its returns over equal stretches."""
+    run = folder / "dqn-catch-s1"
+    (run / "config.json").write_text('{"seed": 1, "log": {"dir": "/somewhere"}}')
+    steps = 2 * archive.POINTS
+    curve = [{"global_step": 10 * i, archive.RETURN: float(i)} for i in range(steps)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [{"global_step": 0}, *curve]))
+    assert archive.keep(run, "abc", tmp_path)
+    assert not archive.keep(run, "abc", tmp_path), "once is enough"
+    assert not archive.keep(folder / "rainbow-chain-s2", "abc", tmp_path), "it has not finished"
+    kept = tmp_path / run.name
+    assert json.loads((kept / "config.json").read_text()) == {"seed": 1, "log": {"dir": "runs"}}
+    assert json.loads((kept / "results.json").read_text())["trained_with"]["commit"] == "abc"
+    rows = [json.loads(line) for line in (kept / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == archive.POINTS
+    assert rows[1] == {"global_step": 30, archive.RETURN: 2.5}
 
 
 def test_nothing_has_run(tmp_path: Path) -> None:
@@ -148,7 +166,7 @@ def test_command(
     monkeypatch.setattr(rows, "HERE", tmp_path)
     monkeypatch.setattr(learning, "SUITES", {"two": SUITE})
     told = tmp_path / "results" / "learning_table.jsonl"
-    command = ["--table", "--seeds", "1", "2", "--folder", str(folder), "--images", str(tmp_path)]
+    command = ["--table", "--seeds", "1", "2", "--kept", str(folder), "--images", str(tmp_path)]
     assert learning.main(command) == 0
     assert "while 1 of 5 cells are incomplete" in capsys.readouterr().out
     assert not told.exists()
