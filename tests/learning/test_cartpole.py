@@ -1,0 +1,47 @@
+"""Every family solves CartPole, on the settings of the preset `cartpole` (slow)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from launching import QUIET, run
+
+SOLVED = 475
+SINGLE = ("--loss.double", "False")
+EPSILON_0 = ("--policy.epsilon_start", "0", "--policy.epsilon_end", "0")
+C51 = ("--net.head", "c51", "--net.v_min", "0", "--net.v_max", "100")
+IQN = (
+    *("--net.head", "iqn", "--net.acting_fractions", "8"),
+    *("--loss.fractions", "8", "--loss.target_fractions", "8"),
+)
+PRIORITIZED = ("--replay.kind", "prioritized")
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "dueling, prioritized": ("--net.dueling", "True", *PRIORITIZED),
+    "c51": C51,
+    "qr-dqn": ("--net.head", "qr", "--net.quantiles", "50"),
+    "iqn": IQN,
+    "munchausen dqn": (*SINGLE, "--loss.munchausen", "True"),
+    "munchausen iqn": (*SINGLE, *IQN, "--loss.munchausen", "True"),
+    "sarsa": (*SINGLE, "--loss.target", "sarsa"),
+    "expected sarsa": (*SINGLE, "--loss.target", "expected"),
+    "noisy": ("--net.noisy", "True", *EPSILON_0),
+    "ez-greedy": ("--policy.repeat", "zeta"),
+    "ensemble": ("--net.ensemble", "5", *EPSILON_0),
+    "rainbow": (
+        *(*C51, *PRIORITIZED, *EPSILON_0, "--net.noisy", "True", "--net.dueling", "True"),
+        *("--net.hidden", "256", "--net.head_hidden", "128"),
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_solves_cartpole(family: str, tmp_path: Path) -> None:
+    arguments = ["train", "cartpole", "--eval.every", "0", *FAMILIES[family], *QUIET]
+    run([*arguments, "--log.dir", str(tmp_path), "--log.name", "run"], tmp_path, deadline=1700)
+    found = json.loads((tmp_path / "run" / "results.json").read_text())["evaluation"]
+    assert found["episodes"] == 100
+    assert found["mean"] >= SOLVED
