@@ -14,8 +14,9 @@ train: $(READY)
 	OMP_NUM_THREADS=1 TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 \
 	$(BIN)/torchrun --standalone --nproc-per-node $(RANKS) -m trainer train $(PRESET) $(ARGS)
 
+# two files at a time: the members of the family take as long as all else together
 test: lint types
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow --timeout 1800

@@ -24,7 +24,7 @@ CARTPOLE = (
     "--eval.episodes",
     "4",
 )
-IMAGES = ("--env.kwargs", '{"image": true}', "--net.torso", "minatar", "--net.hidden", "32", "--replay.batch_size", "32")
+IMAGES = ("--env.kwargs", '{"image": true}', "--net.torso", "minatar", "--net.hidden", "32", "--runtime.threads", "1")
 F64 = ("--runtime.dtype", "float64")
 
 

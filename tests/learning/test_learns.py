@@ -33,3 +33,9 @@ def test_chain_with_three_steps_and_truncation(tmp_path: Path) -> None:
 @pytest.mark.timeout(1500)
 def test_cartpole_on_two_ranks(tmp_path: Path) -> None:
     assert evaluation(["train", "cartpole"], tmp_path, ranks=2, deadline=1400)["mean"] >= 475
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_r2d2_balances_the_pole_without_seeing_velocities(tmp_path: Path) -> None:
+    assert evaluation(["train", "r2d2-cartpole"], tmp_path, ranks=2, deadline=1400)["mean"] >= 450

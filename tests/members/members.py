@@ -13,6 +13,7 @@ IQN = (
 )
 HALF = ("--replay.update_every", "16")  # half of the updates that `debug` makes, where they take long
 
+IMAGES = ("--env.kwargs", '{"image": true}', "--net.torso", "minatar", "--net.hidden", "64")
 NO_EPSILON = ("--policy.epsilon_start", "0", "--policy.epsilon_end", "0")
 
 MEMBERS: dict[str, tuple[str, ...]] = {
@@ -68,6 +69,11 @@ MEMBERS: dict[str, tuple[str, ...]] = {
         *("--env.tasks", "toy/Catch", "toy/Chain", "--shards", "2"),
         *("--replay.gamma", "0.95", "--replay.n_step", "3", "--optim.lr", "2e-3", "--optim.lr_end", "0"),
         *("--policy.epsilon_decay", "6000", "--total_env_steps", "12000"),
+    ),
+    "drq": (*IMAGES, "--pixels.shift", "1", "--optim.lr", "2e-3", "--total_env_steps", "16000"),
+    "spr, shifted": (
+        *(*IMAGES, "--pixels.shift", "1", "--pixels.spr", "2", "--pixels.spr_steps", "2", "--replay.batch_size", "32"),
+        *("--optim.lr", "2e-3", "--total_env_steps", "11000"),
     ),
     "pqn": (
         *("--replay.kind", "rollout", "--replay.rollout", "16", "--replay.batch_size", "32", "--replay.epochs", "4"),

@@ -129,6 +129,10 @@ CASES: dict[str, list[str]] = {
     'cartpole --env.kwargs {"wheels":3}': ["wheels"],
     'debug --env.kwargs {"max_episode_steps":0}': ["max_episode_steps 0"],
     "debug --net.torso nature": ["--net.torso nature", "36x36", "use --net.torso auto or mlp"],
+    "debug --pixels.shift 2": ["--pixels.shift 2: needs images", "(50,)", "use --pixels.shift 0"],
+    'debug --env.kwargs {"image":true} --net.torso mlp --pixels.shift 7': ["nothing of an image", "use 6 or less"],
+    "debug --pixels.spr 2": ["--pixels.spr 2.0: needs images and convolutions", "(50,)", "use --pixels.spr 0"],
+    'debug --env.kwargs {"image":1}': ["image 1: true or false is needed"],
     "debug --runtime.device cuda": ["--runtime.device cuda", "use --runtime.device cpu"],
 }
 

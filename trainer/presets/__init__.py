@@ -9,7 +9,19 @@ import functools
 from collections.abc import Callable
 
 from trainer.config import Config
-from trainer.presets import atari, btr, classic, distributional, exploration, minatar, multitask, pqn, r2d2, teaching
+from trainer.presets import (
+    atari,
+    btr,
+    classic,
+    distributional,
+    exploration,
+    minatar,
+    multitask,
+    pixels,
+    pqn,
+    r2d2,
+    teaching,
+)
 
 PRESETS: dict[str, Callable[[], Config]] = {
     "debug": classic.debug,
@@ -38,6 +50,9 @@ PRESETS: dict[str, Callable[[], Config]] = {
     "bootstrapped-dqn": exploration.bootstrapped_dqn,
     "ez-greedy": exploration.ez_greedy,
     "apex": exploration.apex,
+    "der": pixels.der,
+    "drq": pixels.drq,
+    "spr": pixels.spr,
     "dqfd": teaching.dqfd,
     "pqn-cartpole": pqn.pqn_cartpole,
     "pqn-minatar": pqn.pqn_minatar,

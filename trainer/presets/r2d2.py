@@ -55,28 +55,28 @@ def r2d2(game: str = "Breakout") -> Config:
 
 
 def r2d2_cartpole() -> Config:
-    """CartPole without velocities by a small R2D2 (Kapturowski et al. 2019): a minute or two on a CPU."""
+    """CartPole without velocities by a small R2D2 (Kapturowski et al. 2019): some minutes on a CPU."""
     return Config(
         preset="r2d2-cartpole",
-        total_env_steps=60_000,
+        total_env_steps=100_000,
         env=EnvConfig(id="trainer.envs.partial:CartPoleNoVelocity-v1", num_envs=8),
         policy=PolicyConfig(epsilon_end=0.04, epsilon_decay=10_000),
         replay=ReplayConfig(
             kind="sequence",
-            capacity=60_000,
+            capacity=100_000,
             batch_size=32,
             learning_starts=1_000,
-            update_every=16,
+            update_every=8,
             n_step=3,
             alpha=0.9,
             beta=0.6,
             beta_end=0.6,
-            length=20,
+            length=30,
             burn_in=10,
             stride=10,
         ),
         net=NetConfig(hidden=(64,), lstm=64, dueling=True),
-        loss=LossConfig(double=True, rescale=True),
+        loss=LossConfig(double=True, kind="huber", rescale=True),
         optim=OptimConfig(lr=1e-3, lr_end=0.0, max_grad_norm=10),
         target=TargetConfig(every=1_000),
         checkpoint=CheckpointConfig(every=20_000),
