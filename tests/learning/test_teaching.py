@@ -143,7 +143,7 @@ FOREIGN: dict[str, tuple[Change, str]] = {
     "no checkpoint": (lambda c: None, "it holds no checkpoint yet; train until it has saved one"),
     "other observations": (
         lambda c: c["env"].update(kwargs='{"image": true}'),
-        "trained on toy/Catch (uint8 observations (1, 10, 5) and 3 actions), but toy/Catch has float32 observations"
+        "trained on toy/Catch (uint8 observations (1, 12, 7) and 3 actions), but toy/Catch has float32 observations"
         " (50,) and 3 actions; name runs of toy/Catch",
     ),
     "an unknown env": (lambda c: c["env"].update(id="toy/Cach"), "did you mean toy/Catch"),

@@ -59,12 +59,12 @@ class AllReduce:
 
     def gather(self, values: Tensor) -> Tensor:
         """Return every rank's few numbers, [K] -> [ranks, K]. A collective."""
-        everyone = values.new_empty(self.ranks.world_size, *values.shape)
         if self.ranks.world_size == 1:
-            return everyone.copy_(values[None])
+            return values[None]
+        everyone = [torch.empty_like(values) for _ in range(self.ranks.world_size)]
         with self.spans("sync"):
-            dist.all_gather_into_tensor(everyone, values[None])  # gloo wants as many dimensions
-        return everyone
+            dist.all_gather(everyone, values)
+        return torch.stack(everyone)
 
     def state_dict(self) -> State:
         return {"optimizer": self.clipped.state_dict()}
