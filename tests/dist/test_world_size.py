@@ -66,6 +66,7 @@ CASES = {
         (*DEBUG, *IMAGES, "--pixels.shift", "1", "--pixels.spr", "2", "--pixels.spr_steps", "2", "--sync.kind", "ddp"),
         (2,),
     ),
+    "two tasks, DDP": ((*DEBUG, "--env.tasks", "toy/Catch", "toy/Chain", "--sync.kind", "ddp"), (2,)),
     "native CartPole": (CARTPOLE, (2,)),
 }
 

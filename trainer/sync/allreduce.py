@@ -45,9 +45,11 @@ class AllReduce:
         if not self.overlap:
             return net
         device_ids = [self.ranks.device.index] if self.ranks.device.type == "cuda" else None
-        # gradients stay views of the flat buffer, so DDP may not replace them by views of its buckets
-        assert not list(net.buffers()), "DDP would broadcast them in every forward pass"
-        return DistributedDataParallel(net, device_ids=device_ids, gradient_as_bucket_view=False)
+        # gradients stay views of the flat buffer, so DDP may not replace them by views of its buckets;
+        # buffers of our networks are constants
+        return DistributedDataParallel(
+            net, device_ids=device_ids, gradient_as_bucket_view=False, broadcast_buffers=False
+        )
 
     def step(self, max_norm: float) -> Tensor:
         """Average, clip, step; return the norm of the averaged gradient, []. A collective."""
