@@ -40,7 +40,7 @@ def curves(suite: Suite, folder: Path, seeds: Sequence[int], out: Path) -> Figur
     for axes in panels[len(suite.tasks) :]:
         axes.set_axis_off()
     _legend(figure, panels)
-    title = f"{suite.title}: mean and range of {len(seeds)} seeds"
+    title = f"{suite.title}: mean and range over finished seeds"
     figure.suptitle(title, x=0.01, ha="left", fontsize=14, fontweight="bold", color=INK)
     with whole_file(out) as draft:
         figure.savefig(draft, format=out.suffix.lstrip(".") or "png", dpi=DPI, facecolor="white")
