@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -35,15 +35,14 @@ from torch import Tensor
 
 from benchmarks.harness import interleaved, median, table, timed
 from benchmarks.rows import write_rows
-from trainer.build import build_net, build_optimizer
-from trainer.config import Config, NetConfig
+from trainer.build import build_net, build_sync
+from trainer.config import Config, NetConfig, SyncConfig
 from trainer.envs import EnvSpec
 from trainer.learner import Learner
 from trainer.losses import dqn
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import Ranks, process_group
 from trainer.runtime.spans import Spans
-from trainer.sync import AllReduce, FlatParameters
 from trainer.types import Batch, Rates
 
 LIMIT = 1.3
@@ -104,9 +103,9 @@ def _measure_here(ranks: Ranks, net: str, repeats: int, calls: int) -> dict[str,
     _, _, batch_size, _ = NETS[net]
     alone = replace(ranks, world_size=1)
     updates = {
-        "alone": Update(net, alone, overlap=False),
-        "flat": Update(net, ranks, overlap=False),
-        "ddp": Update(net, ranks, overlap=True),
+        "alone": Update(net, alone, "flat"),
+        "flat": Update(net, ranks, "flat"),
+        "ddp": Update(net, ranks, "ddp"),
     }
     flat = updates["flat"]
     bare = torch.zeros_like(flat.parameters.grad)
@@ -148,19 +147,12 @@ def _measure_here(ranks: Ranks, net: str, repeats: int, calls: int) -> dict[str,
 class Update:
     """A learner of one kind of synchronisation, and a batch to repeat."""
 
-    def __init__(self, net: str, ranks: Ranks, *, overlap: bool) -> None:
+    def __init__(self, net: str, ranks: Ranks, kind: Literal["flat", "ddp"]) -> None:
         spec, hidden, batch_size, _ = NETS[net]
-        config = Config(net=NetConfig(hidden=hidden))
+        config = Config(net=NetConfig(hidden=hidden), sync=SyncConfig(kind=kind))
         online, target = build_net(config, spec, ranks.device), build_net(config, spec, ranks.device)
-        self.parameters = FlatParameters(online)
-        self.sync = AllReduce(
-            self.parameters,
-            FlatParameters(target.requires_grad_(False)),
-            build_optimizer(config, self.parameters),
-            ranks,
-            Spans(),
-            overlap=overlap,
-        )
+        self.sync = build_sync(config, online, target.requires_grad_(False), ranks, Spans())
+        self.parameters = self.sync.flat
         loss = functools.partial(dqn, double=False, kind="mse")
         self.learner = Learner(self.sync.prepare(online), target, loss, self.sync, max_grad_norm=math.inf)
         count = batch_size // dist.get_world_size()

@@ -151,8 +151,8 @@ class Run:
         seconds, shares = self.spans.drain()
         losses = {name: sum(values) / len(values) for name, values in self._metrics.items() if values}
         self._metrics = {}
-        votes = self.peers.gather((self.envs.episodes(), losses))
-        episodes: list[Episode] = [episode for played, _ in votes for episode in played]
+        votes = self.peers.gather((self.envs.episodes(), losses, self.sync.report()))
+        episodes: list[Episode] = [episode for played, _, _ in votes for episode in played]
         self._returns.extend(episode.ret for episode in episodes)
         steps = self.step - self._logged_step
         self._logged_step = self.step
@@ -171,7 +171,9 @@ class Run:
                 row[f"charts/episodic_return/{task}"] = sum(e.ret for e in played) / len(played)
                 row[f"charts/episodic_length/{task}"] = sum(e.length for e in played) / len(played)
         for name in losses:
-            row[f"losses/{name}"] = sum(means[name] for _, means in votes) / len(votes)
+            row[f"losses/{name}"] = sum(means[name] for _, means, _ in votes) / len(votes)
+        for name in votes[0][2]:
+            row[f"sync/{name}"] = sum(numbers[name] for _, _, numbers in votes) / len(votes)
         row |= {f"time/share_{name}": share for name, share in shares.items()}
         env_steps = self.layout.env_steps(self.step)
         self.logger.metrics(env_steps, row)
@@ -186,7 +188,7 @@ class Run:
 
     def evaluate(self) -> Score:
         """Play evaluation episodes and log their score. A collective."""
-        with self.spans("eval"):
+        with self.spans("eval"), self.sync.agreed():
             played = self.evaluator()
         self.score = whole = score(played)
         parts = by_task(played, self.config.env.tasks, self.layout.eval_envs_per_shard)
@@ -207,10 +209,12 @@ class Run:
     def save(self) -> None:
         """Write a checkpoint of everything that has state. A collective."""
         with self.spans("save"):
-            self.write(self.step, self.replicated_state(), self.sharded_state())
+            shards = self.sharded_state()
+            with self.sync.agreed():
+                self.write(self.step, self.replicated_state(), shards)
 
     def replicated_state(self) -> State:
-        """Return what is equal on every rank (the logger's is rank 0's, which is the one that is stored)."""
+        """Return what is equal on every rank (the logger's is rank 0's: that one is stored). A collective."""
         return {
             "step": self.step,
             "returns": list(self._returns),
@@ -221,7 +225,7 @@ class Run:
         }
 
     def sharded_state(self) -> dict[int, State]:
-        """Return what each shard of this rank owns."""
+        """Return what each shard of this rank owns; what the rank has besides goes with the first of them."""
         parts = {"envs": self.envs.state_dict(), "policy": self.policy.state_dict(), "draws": self.draws.state_dict()}
         if self.config.checkpoint.replay:
             parts["replay"] = self.replay.state_dict()
@@ -230,6 +234,8 @@ class Run:
             state[shard] = {name: part[str(shard)] for name, part in parts.items()}
             lanes = slice(i * self.layout.envs_per_shard, (i + 1) * self.layout.envs_per_shard)
             state[shard]["timestep"] = {name: value[lanes] for name, value in self.timestep._asdict().items()}
+        if own := self.sync.own_state():
+            state[self.layout.owned[0]]["sync"] = {"kind": self.config.sync.kind, "ranks": self._ranks, "state": own}
         return state
 
     def load(self, replicated: State, shards: dict[int, State]) -> None:
@@ -242,6 +248,7 @@ class Run:
         for name, part in self.weights.items():
             part.load_state_dict(replicated[name])
         owned = {str(shard): shards[shard] for shard in self.layout.owned}
+        self._load_own(shards[self.layout.owned[0]].get("sync"))
         self.policy.load_state_dict({shard: state["policy"] for shard, state in owned.items()})
         self.draws.load_state_dict({shard: state["draws"] for shard, state in owned.items()})
         self.envs.load_state_dict({shard: state["envs"] for shard, state in owned.items()})
@@ -259,6 +266,20 @@ class Run:
         else:
             self.replay.cut()
             self.logger.message(f"{self.config.env.name} cannot save its state: its environments began new episodes")
+
+    def _load_own(self, saved: State | None) -> None:
+        """Restore what this rank alone had, where the ranks and their way of meeting are those of then."""
+        if saved is None:
+            return
+        if (saved["kind"], saved["ranks"]) == (self.config.sync.kind, self._ranks):
+            self.sync.load_own_state(saved["state"])
+        else:
+            then = f"{saved['ranks']} ranks by {saved['kind']}"
+            self.logger.message(f"the checkpoint is of {then}: all replicas go on from what those agreed on")
+
+    @property
+    def _ranks(self) -> int:
+        return self.layout.world_size
 
 
 def _join(parts: list[Tensor], device: torch.device) -> Tensor:

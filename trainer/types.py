@@ -9,6 +9,7 @@ Nothing of the project is imported here but the schedules. Shape legend, used in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -117,6 +118,9 @@ class Draws(Protocol):
 
     def normal(self, rows: int, *shape: int) -> Tensor:
         """Return standard normal numbers, [rows, *shape]."""
+
+    def noise(self, rows: int, *shape: int) -> Tensor:
+        """Return standard normal numbers that rows share, [G, *shape]: one for each of G equal runs of rows."""
 
 
 class Given(NamedTuple):
@@ -228,18 +232,30 @@ class Sync(Stateful, Protocol):
     def prepare(self, net: nn.Module) -> nn.Module:
         """Start from rank 0's weights everywhere; return the module that losses must call. A collective."""
 
+    def agreed(self) -> AbstractContextManager[None]:
+        """Within it the online network holds what the ranks agree on, for evaluation and checkpoints. A collective."""
+
+    def report(self) -> dict[str, float]:
+        """Return numbers for the log since the last report, the same names on every rank."""
+
+    def own_state(self) -> State:
+        """Return what this rank alone has, as copies; nothing where replicas are equal."""
+
+    def load_own_state(self, state: State) -> None:
+        """Restore it, behind all else; it is not called where the ranks have become more or fewer."""
+
     def zero_grad(self) -> None: ...
 
     def set_lr(self, lr: float) -> None: ...
 
     def step(self, max_norm: float) -> Tensor:
-        """Exchange gradients, clip, step the optimizer; return the global gradient norm before the clip, []."""
+        """Exchange, clip, step the optimizer; return the norm of the gradient it applied before the clip, []."""
 
     def gather(self, values: Tensor) -> Tensor:
         """Return every rank's few numbers, [K] -> [ranks, K], on the device. A collective."""
 
     def refresh(self, tau: float) -> None:
-        """Move every rank's target network towards rank 0's weights; compare the replicas on the way."""
+        """Move every rank's target network towards the agreed weights; compare equal replicas on the way."""
 
     def diverged(self) -> Tensor:
         """Return how many elements differed from rank 0's in the exchanges so far, [] int64 on the device."""

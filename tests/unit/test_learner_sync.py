@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer.build import build_net, build_optimizer
-from trainer.config import Config, LossConfig, NetConfig, OptimConfig, RuntimeConfig
+from trainer.build import build_net, build_sync
+from trainer.config import Config, LossConfig, NetConfig, OptimConfig, RuntimeConfig, SyncConfig
 from trainer.envs import EnvSpec
 from trainer.learner import Learner, first_bad
 from trainer.losses import dqn
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import Ranks, process_group
 from trainer.runtime.spans import Spans
-from trainer.sync import AllReduce, FlatParameters
+from trainer.sync import FlatParameters
 from trainer.types import Batch, Rates
 
 CPU = torch.device("cpu")
@@ -51,12 +51,12 @@ def config(optim: OptimConfig, dtype: Any = "float32", hidden: tuple[int, ...] =
 class Ours:
     """A learner as `build` joins it."""
 
-    def __init__(self, stated: Config, kind: str, shape: tuple[int, ...], ranks: Ranks) -> None:
+    def __init__(self, stated: Config, kind: Any, shape: tuple[int, ...], ranks: Ranks) -> None:
         self.net = build_net(stated, spec(shape), CPU)
         self.target_net = build_net(stated, spec(shape), CPU).requires_grad_(False)
-        self.flat, self.flat_target = FlatParameters(self.net), FlatParameters(self.target_net)
-        optimizer = build_optimizer(stated, self.flat)
-        self.sync = AllReduce(self.flat, self.flat_target, optimizer, ranks, Spans(), overlap=kind == "ddp")
+        stated = replace(stated, sync=SyncConfig(kind=kind))
+        self.sync = build_sync(stated, self.net, self.target_net, ranks, Spans())
+        self.flat, self.flat_target = self.sync.flat, self.sync.target
         loss = functools.partial(dqn, double=True, kind="mse")
         called = self.sync.prepare(self.net)
         assert (called is self.net) == (kind == "flat")

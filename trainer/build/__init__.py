@@ -3,9 +3,10 @@
 from trainer.build.checks import check_environment
 from trainer.build.envs import EVAL_ENVS, EVAL_SETS, build_envs, inspect_env
 from trainer.build.evaluation import build_eval_policy, play_episodes
-from trainer.build.nets import build_net, build_optimizer, threads, torso_kind
+from trainer.build.nets import build_net, threads, torso_kind
 from trainer.build.replay import build_replay, check_memory
 from trainer.build.run import build_run
+from trainer.build.sync import build_sync
 
 __all__ = [
     "EVAL_ENVS",
@@ -13,9 +14,9 @@ __all__ = [
     "build_envs",
     "build_eval_policy",
     "build_net",
-    "build_optimizer",
     "build_replay",
     "build_run",
+    "build_sync",
     "check_environment",
     "check_memory",
     "inspect_env",

@@ -32,7 +32,6 @@ from trainer.nets import (
 from trainer.runtime import seeding
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import cores_per_rank
-from trainer.sync import FlatParameters
 from trainer.types import State
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -150,14 +149,3 @@ def build_head(config: Config, features: int, num_actions: int) -> nn.Module:
 
 def _linear(config: Config) -> Callable[[int, int], nn.Module]:
     return functools.partial(NoisyLinear, sigma=config.net.noisy_sigma) if config.net.noisy else nn.Linear
-
-
-def build_optimizer(config: Config, flat: FlatParameters) -> torch.optim.Optimizer:
-    optim = config.optim
-    if optim.kind == "adam":
-        return torch.optim.Adam([flat.data], lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True)
-    if optim.kind == "radam":
-        return torch.optim.RAdam([flat.data], lr=optim.lr, betas=optim.betas, eps=optim.eps)
-    return torch.optim.RMSprop(
-        [flat.data], lr=optim.lr, alpha=optim.rms_decay, eps=optim.eps, momentum=optim.rms_momentum, centered=True
-    )

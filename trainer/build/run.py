@@ -12,9 +12,10 @@ from trainer import checkpoint
 from trainer.build.envs import build_envs
 from trainer.build.evaluation import build_evaluator
 from trainer.build.losses import build_loss
-from trainer.build.nets import DTYPES, Weights, build_net, build_optimizer, threads
+from trainer.build.nets import DTYPES, Weights, build_net, threads
 from trainer.build.policy import build_policy
 from trainer.build.replay import build_replay
+from trainer.build.sync import build_sync
 from trainer.build.teacher import load_teachers
 from trainer.config import Config
 from trainer.envs import EnvSpec
@@ -29,7 +30,6 @@ from trainer.runtime.ranks import Ranks
 from trainer.runtime.spans import Spans
 from trainer.runtime.stop import StopRequest
 from trainer.streams import Streams
-from trainer.sync import AllReduce, FlatParameters
 from trainer.types import State
 
 
@@ -42,8 +42,7 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
     net = build_net(config, spec, device)
     target_net = build_net(config, spec, device).requires_grad_(False)
     spans = Spans()
-    flat, flat_target = FlatParameters(net), FlatParameters(target_net)
-    sync = AllReduce(flat, flat_target, build_optimizer(config, flat), ranks, spans, overlap=config.sync.kind == "ddp")
+    sync = build_sync(config, net, target_net, ranks, spans)
     generators = {shard: seeding.generator(config.seed, "learner", shard, device) for shard in layout.owned}
     draws = Streams(generators, device, dtype)
     teacher = load_teachers(config, spec, ranks)

@@ -1,6 +1,9 @@
 """Ways to keep the replicas together: each owns the exchange, the clip and the optimizer step."""
 
-from trainer.sync.allreduce import AllReduce
+from trainer.sync.allreduce import AllReduce, Overlapped
 from trainer.sync.flat import FlatParameters
+from trainer.sync.step import ClippedOptimizer, Level
+from trainer.sync.strategy import Strategy
+from trainer.sync.wire import Wire
 
-__all__ = ["AllReduce", "FlatParameters"]
+__all__ = ["AllReduce", "ClippedOptimizer", "FlatParameters", "Level", "Overlapped", "Strategy", "Wire"]

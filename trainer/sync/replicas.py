@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from trainer.runtime.ranks import Ranks
 from trainer.sync.flat import FlatParameters
+from trainer.sync.wire import Wire
 
 
 class Replicas:
     """The online weights of this rank, its target weights, and rank 0's as the measure of both."""
 
-    def __init__(self, online: FlatParameters, target: FlatParameters, ranks: Ranks) -> None:
-        self.online, self.target, self.ranks = online, target, ranks
+    def __init__(self, online: FlatParameters, target: FlatParameters, wire: Wire) -> None:
+        self.online, self.target, self.wire = online, target, wire
         self._received = torch.empty_like(online.data.data)
-        self._mismatches = torch.zeros((), dtype=torch.int64, device=ranks.device)
+        self._mismatches = torch.zeros((), dtype=torch.int64, device=online.data.device)
 
     def start_equal(self) -> None:
         """Give every rank rank 0's weights, online and target. A collective."""
         for flat in (self.online, self.target):
-            dist.broadcast(flat.data.data, src=0)
+            self.wire.broadcast_(flat.data.data)
 
     def refresh(self, tau: float) -> None:
         """Move the target weights towards rank 0's online weights: target += tau (online_0 - target). A collective.
 
         The same exchange counts, without a host read, the elements in which this replica differs from rank 0's.
         """
-        received = self._received.copy_(self.online.data.data)
-        dist.broadcast(received, src=0)
+        received = self._of_rank_0()
         self._mismatches += _differ(received, self.online.data.data).sum()
         if tau == 1.0:
             self.target.data.data.copy_(received)
@@ -42,12 +40,17 @@ class Replicas:
 
     def blame(self) -> str:
         """Name every rank that differs from rank 0 and its first differing parameter. A collective."""
-        received = self._received.copy_(self.online.data.data)
-        dist.broadcast(received, src=0)
-        where = _differ(received, self.online.data.data).nonzero().flatten().tolist()
-        note = f"{self.online.name_at(where[0])} ({len(where)} of {received.numel()} elements)" if where else ""
-        notes = self.ranks.gather(note)
-        return "; ".join(f"rank {rank} differs from rank 0 in {note}" for rank, note in enumerate(notes) if note)
+        differ = _differ(self._of_rank_0(), self.online.data.data)
+        count, first = differ.sum(), differ.to(torch.uint8).argmax()
+        notes = [
+            f"rank {rank} differs from rank 0 in {self.online.name_at(where)} ({many} of {differ.numel()} elements)"
+            for rank, (many, where) in enumerate(self.wire.gather(torch.stack((count, first))).tolist())
+            if many
+        ]
+        return "; ".join(notes)
+
+    def _of_rank_0(self) -> Tensor:
+        return self.wire.broadcast_(self._received.copy_(self.online.data.data))
 
 
 def _differ(a: Tensor, b: Tensor) -> Tensor:

@@ -1,0 +1,64 @@
+"""How a run behaves: device, logs, checkpoints, evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: CUDA with NCCL where every rank has a GPU, else CPU with gloo."""
+    threads: int = 0
+    """CPU threads per rank for torch [count]. 0: 1 for small networks, the rank's share of the cores for CNNs."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Precision of network and returns."""
+    timeout: float = 120.0
+    """A collective that takes longer ends the run [s]."""
+    poll_every: int = 1_000
+    """Env steps between the ranks' agreement on stop requests and bad numbers [env steps]."""
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    dir: str = "runs"
+    """Folder that holds run folders."""
+    name: str = ""
+    """Name of the run folder. Empty: preset, environment, seed and time."""
+    every: int = 1_000
+    """Env steps between rows of metrics.jsonl [env steps]."""
+    tensorboard: bool = True
+    """Write TensorBoard events, where tensorboard is installed."""
+    wandb: bool = False
+    """Log to Weights & Biases, where wandb is installed; offline unless logged in."""
+    wandb_project: str = "lockstep"
+    """Project name on Weights & Biases."""
+    plot: bool = True
+    """Draw the learning curve into the run folder at the end, where matplotlib is installed."""
+    video: bool = False
+    """Record a GIF of the trained agent into the run folder at the end."""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    every: int = 50_000
+    """Env steps between checkpoints; one is always written at the end. 0: only at the end [env steps]."""
+    keep: int = 2
+    """Checkpoints kept, the newest ones [count]."""
+    replay: bool = True
+    """Store the replay memory as well; without it a resumed run refills it first."""
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    every: int = 0
+    """Env steps between evaluations. 0: only at the end [env steps]."""
+    episodes: int = 100
+    """Episodes per evaluation over all ranks; 0: none [count]."""
+    num_envs: int = 10
+    """Environments that play them, over all ranks [count]."""
+    epsilon: float = 0.0
+    """Exploration in evaluation [0-1]."""
+    max_steps: int = 27_000
+    """An episode that is longer is cut there and counts as it stands: a greedy policy may never end it [steps]."""
