@@ -119,9 +119,6 @@ class Draws(Protocol):
     def normal(self, rows: int, *shape: int) -> Tensor:
         """Return standard normal numbers, [rows, *shape]."""
 
-    def noise(self, rows: int, *shape: int) -> Tensor:
-        """Return standard normal numbers that rows share, [G, *shape]: one for each of G equal runs of rows."""
-
 
 class Given(NamedTuple):
     """What a network is told besides the observation; each part only where the run has use for it."""

@@ -37,7 +37,7 @@ def build_policy(
 ) -> Actor:
     """Return the policy of this rank's environments; everything random about it is the shards' own."""
     generators = {shard: seeding.generator(config.seed, "policy", shard, device) for shard in layout.owned}
-    draws = Streams(generators, device, DTYPES[config.runtime.dtype], noise_per_row=True)  # environments explore apart
+    draws = Streams(generators, device, DTYPES[config.runtime.dtype])
     random = config.net.noisy or config.net.head == "iqn"
     tasks = task_of_lanes(layout, layout.envs_per_shard, device)
     given = Given(draws=draws if random else None, task=tasks)

@@ -46,7 +46,7 @@ class NoisyLinear(nn.Module):
 def scaled_noise(draws: Draws, rows: int, *shape: int) -> Tensor:
     """Return f(x) = sgn(x) sqrt|x| of standard normal x, [rows, *shape] (Fortunato et al. 2018, section 3b)."""
     noise = draws.normal(rows, *shape)
-    return noise.sign() * noise.abs().sqrt()
+    return noise.abs().sqrt_().copysign_(noise)
 
 
 class Layers(nn.Sequential):
