@@ -8,7 +8,7 @@ RANKS = $(shell $(BIN)/python -c "import torch; print(torch.cuda.device_count() 
 PRESET ?= cartpole
 ARGS ?=
 
-.PHONY: train test test-slow lint types clean
+.PHONY: train test test-slow test-slurm lint types clean
 
 train: $(READY)
 	OMP_NUM_THREADS=1 TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 \
@@ -16,10 +16,14 @@ train: $(READY)
 
 # two files at a time: the members of the family take as long as all else together
 test: lint types
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not slurm" -n 2 --dist loadfile
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow --timeout 1800
+
+# on a SLURM of its own, which goes with it; where none is installed it says so and is content
+test-slurm: $(READY)
+	@if $(BIN)/python tests/slurm/cluster.py; then $(BIN)/python -m pytest tests/slurm -m slurm; fi
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from launch import local, slurm, status, sweep
+from launch import bench, local, slurm, status, sweep
 from launch.options import suggest
 
 USAGE = """usage: lockstep launch WHERE [options] -- PRESET [--section.field VALUE ...]
@@ -13,12 +13,14 @@ USAGE = """usage: lockstep launch WHERE [options] -- PRESET [--section.field VAL
   local    torchrun on this machine            (lockstep launch WHERE --help)
   slurm    a batch job that survives pre-emption
   sweep    one run per point of a grid: --grid seed=0..9 env.id=A,B
+  bench    the scaling benchmark on 1, 2, 4, ... nodes
   status   what runs where, and how far it is: [FOLDER ...]"""
 
 WHERE: dict[str, Callable[[Sequence[str]], int]] = {
     "local": local.command,
     "slurm": slurm.command,
     "sweep": sweep.command,
+    "bench": bench.command,
     "status": status.command,
 }
 EXIT_BAD_INPUT = 2

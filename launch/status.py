@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.options import Parser
+from launch.scheduler import queued
 
 HEADER = ("run", "state", "job", "where", "env steps", "done", "return", "evaluation", "ETA", "note")
 _TAIL = 65_536  # bytes of metrics.jsonl that hold its last rows
@@ -73,10 +74,8 @@ def read(run: Path) -> RunState:
     env_steps = max(int(status.get("env_steps", 0)), int(last.get("global_step", 0)))
     total = int(status.get("total_env_steps", 0))
     sps = float(last.get("charts/SPS", 0.0))
-    job = ""
-    with suppress(OSError):
-        job = (run / "job").read_text().strip()
-    state = str(status.get("state", "new"))
+    job, broken = _line(run / "job"), _line(run / "cause")
+    state = "failed" if broken else str(status.get("state", "new"))
     if state == "running" and not job and time.time() - _changed(run / "metrics.jsonl") > _SILENT:
         state = "silent"
     evaluation = results.get("evaluation", {}).get("mean") if state == "finished" else None
@@ -89,16 +88,10 @@ def read(run: Path) -> RunState:
         ret=last.get("charts/episodic_return"),
         evaluation=evaluation,
         eta=(total - env_steps) / sps if state == "running" and sps > 0 else None,
-        note=str(status.get("cause") or ("saved at " + str(status["signal"]) if status.get("signal") else "")),
+        note=str(
+            broken or status.get("cause") or ("saved at " + str(status["signal"]) if status.get("signal") else "")
+        ),
     )
-
-
-def queued() -> dict[str, tuple[str, str]]:
-    """Return what squeue knows: job -> (state, nodes or the reason why it waits); empty where there is no SLURM."""
-    from launch.slurm import ask
-
-    lines = [line.split("|") for line in ask("squeue", "-h", "-r", "-o", "%i|%T|%N|%r").splitlines()]
-    return {job: (state.lower(), nodes or reason) for job, state, nodes, reason in lines}
 
 
 def placed(run: RunState, jobs: dict[str, tuple[str, str]]) -> RunState:
@@ -133,6 +126,14 @@ def _cells(run: RunState) -> tuple[str, ...]:
         *(run.name, run.state, run.job or "-", run.where or "-", f"{run.env_steps:,}", done),
         *(number(run.ret), evaluation, eta, note),
     )
+
+
+def _line(path: Path) -> str:
+    """Return what the batch script left in a file; empty where it is not there."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
 
 
 def _json(path: Path) -> dict[str, Any]:

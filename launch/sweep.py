@@ -17,7 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from launch import local, slurm
+from launch.checks import check, check_runs
+from launch.job import Job
 from launch.options import count, split
+from launch.scheduler import check_cluster, submit
 from launch.status import read, table
 
 TASKS = "tasks.txt"
@@ -35,7 +38,9 @@ def command(argv: Sequence[str]) -> int:
     points = expand(own.grid)
     name = own.name or "-".join([slurm.default_name(arguments), *(item.partition("=")[0] for item in own.grid)])
     folder = Path(own.runs) / name
-    slurm.check(job, folder, arguments)
+    check(job, folder, arguments)
+    kinds = {point_name(point | {"seed": ""}): point for point in points}  # the seed does not decide what can run
+    check_runs(job, [(folder / point_name(point), [*arguments, *flags(point)]) for point in kinds.values()])
     tasks = [f"{point_name(point)} {shlex.join(flags(point))}" for point in points]
     left = [i for i, task in enumerate(tasks, 1) if read(folder / task.split()[0]).state != "finished"]
     at_once, jobs = count("--at-once", own.at_once, 0), count("--local", own.local, 0)
@@ -43,19 +48,19 @@ def command(argv: Sequence[str]) -> int:
         print(f"all {len(tasks)} tasks are finished: lockstep launch status {folder}")
         return 0
     array = spans(left) + (f"%{at_once}" if at_once else "")
-    text = job.render(
+    text = job.train(
         f"lockstep-{name}", of_array(folder, arguments), f"{folder}/slurm-%a.log", after=summary(folder), array=array
     )
     if own.dry_run:
         print(*tasks, "", text, sep="\n", end="")
         return 0
     if not jobs:
-        slurm.check_cluster(job)
+        check_cluster(job)
     _write_tasks(folder, tasks)
     print(f"{len(left)} of {len(tasks)} tasks to run; {folder / TASKS}")
     if jobs:
         return _run_here(folder, [tasks[i - 1] for i in left], arguments, job, jobs)
-    print(f"job array {slurm.submit(text, folder / 'job.sbatch')}; state: lockstep launch status {folder}")
+    print(f"job array {submit(text, folder / 'job.sbatch')}; state: lockstep launch status {folder}")
     return 0
 
 
@@ -106,14 +111,14 @@ def of_array(folder: Path, arguments: Sequence[str]) -> str:
     return (
         f'eval "task=($(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {tasks}))"   # its run folder, then its arguments\n'
         f"run={shlex.quote(str(folder))}/${{task[0]}}\n"
-        f'arguments=(train {shlex.join(arguments)} "${{task[@]:1}}")'
+        f'arguments=({shlex.join(arguments)} "${{task[@]:1}}")'
     )
 
 
 def summary(folder: Path) -> str:
     """Return the shell line by which every task that ends brings the summary up to date."""
     out = shlex.quote(str(folder / "summary.txt"))
-    return f'"$python" -m launch status {shlex.quote(str(folder))} > {out}.$$ && mv {out}.$$ {out}\n'
+    return f'"$python" -m launch status {shlex.quote(str(folder))} > {out}.$$ && mv {out}.$$ {out}'
 
 
 def _write_tasks(folder: Path, tasks: Sequence[str]) -> None:
@@ -126,7 +131,7 @@ def _write_tasks(folder: Path, tasks: Sequence[str]) -> None:
     path.write_text(text)
 
 
-def _run_here(folder: Path, tasks: Sequence[str], arguments: Sequence[str], job: slurm.Job, jobs: int) -> int:
+def _run_here(folder: Path, tasks: Sequence[str], arguments: Sequence[str], job: Job, jobs: int) -> int:
     """Run tasks on this machine, `jobs` at a time; return 1 if any failed."""
 
     def run(task: str) -> None:

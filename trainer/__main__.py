@@ -9,15 +9,17 @@ USAGE = """usage: lockstep COMMAND ...
 
   train PRESET [--section.field VALUE ...]   train; PRESET may be a config.json   (train PRESET --help: every field)
   train --resume RUN                         continue a run
+  check PRESET ... --ranks N                 whether such a run can work on N ranks, in an instant
+  plan PRESET ... --gpus N --profile NAME    how fast a run will be on a cluster, for how much, and how to set it up
   evaluate RUN [--episodes N] [--video]      play with a trained agent
   export RUN --format F                      weights as safetensors, torchscript or onnx
   demos RUN --episodes N                     episodes of a trained agent, for others to learn from
   presets [PRESET]                           list the presets, or show one
-  launch local [--ranks N] -- PRESET ...     the torchrun command line for this machine
+  launch WHERE ... -- PRESET ...             on this machine, as a SLURM job, as a sweep: lockstep launch
 
 Without torchrun, `train` starts one rank per GPU of this machine by itself (--ranks N: that many processes)."""
 
-COMMANDS = ("train", "evaluate", "export", "demos", "presets", "launch")
+COMMANDS = ("train", "check", "plan", "evaluate", "export", "demos", "presets", "launch")
 EXIT_BAD_INPUT = 2
 
 
@@ -43,6 +45,15 @@ def _run(name: str, rest: list[str]) -> int:
         from trainer.commands.presets import command as presets
 
         return presets(rest)
+    if name == "check":
+        from trainer.commands.check import command as check
+
+        return check(rest)
+    if name == "plan":
+        from launch.plan import command as plan
+        from trainer.commands.plan import ask, count, show
+
+        return plan(rest, ask, count, show)
     if name == "evaluate":
         from trainer.commands.evaluate import command as evaluate
 

@@ -10,7 +10,9 @@ import pytest
 
 from launch import slurm, sweep
 from launch.__main__ import main
-from launch.slurm import read_site, seconds
+from launch.bench import STRATEGIES
+from launch.job import Job, doublings, seconds
+from launch.slurm import read_site
 from launch.status import RunState, placed, read, table
 from launch.sweep import expand, point_name, spans
 
@@ -27,9 +29,10 @@ def test_the_files_in_slurm_are_renderings(capsys: pytest.CaptureFixture[str], m
     assert dry(capsys, "slurm", "--", "cartpole") == (ROOT / "slurm" / "train.sbatch").read_text()
     said = dry(capsys, "sweep", "--grid", "seed=0..9", "--", "cartpole")
     assert said.partition("\n\n")[2] == (ROOT / "slurm" / "sweep.sbatch").read_text()
+    assert dry(capsys, "bench", "--nodes", "4") == (ROOT / "slurm" / "bench.sbatch").read_text()
 
 
-@pytest.mark.parametrize("name", ["train.sbatch", "sweep.sbatch"])
+@pytest.mark.parametrize("name", ["train.sbatch", "sweep.sbatch", "bench.sbatch"])
 def test_the_scripts_are_bash(name: str) -> None:
     subprocess.run(["bash", "-n", str(ROOT / "slurm" / name)], check=True, timeout=20)
 
@@ -48,7 +51,9 @@ def test_options_reach_the_script(capsys: pytest.CaptureFixture[str]) -> None:
         "#SBATCH --signal=B:USR1@300",
         "ranks_per_node=8",
         "run='runs/a b'",
-        "arguments=(train atari --seed 3)",
+        "arguments=(atari --seed 3)",
+        "log='runs/a b/slurm.log'",
+        '#SBATCH --output="runs/a b/slurm.log"',
         "trap 'warn USR1' USR1",
     ):
         assert line in said.splitlines()
@@ -59,6 +64,15 @@ REFUSED = {
     "slurm --time 2 -- debug": "--time 2: not longer than the warning of 120 s",
     "slurm --time soon -- debug": "--time soon: not a time",
     "slurm --nodes 3 -- debug --shards 4": "--shards 4: cannot be shared by 3 node(s) x 1 rank(s); use a multiple of 3",
+    "slurm --nodes 3 -- debug": "--env.num_envs 8: does not divide over 3 shards; use a multiple, e.g. 9",
+    "slurm --nodes 4 --ranks-per-node 2 -- debug --replay.batch_size 60": "--replay.batch_size 60: does not divide",
+    "slurm --nodes 2 -- debug --optim.lr -1": "--optim.lr -1.0: out of range",
+    "slurm -- debugg": "preset debugg: unknown; did you mean debug?",
+    "sweep --grid seed=0..9 replay.batch_size=64,63 --nodes 2 -- debug": "--replay.batch_size 63: does not divide",
+    "sweep --grid shards=1,2,4 --nodes 2 -- debug": "--shards 1: cannot be shared by 2 ranks",
+    "bench --gpus-per-node 2 --ranks-per-node 4": "--ranks-per-node 4: more ranks than the 2 GPU(s)",
+    "bench --time soon": "--time soon: not a time",
+    "bench --runs /proc/runs": "--runs /proc/runs: cannot write to /proc",
     "slurm --nodes 0 -- debug": "--nodes 0: not a number of at least 1",
     "slurm --gpus-per-node 2 --ranks-per-node 4 -- debug": "--ranks-per-node 4: more ranks than the 2 GPU(s)",
     "slurm --site nowhere.env -- debug": "--site nowhere.env: no such file",
@@ -90,6 +104,59 @@ def test_without_slurm_the_remedy_is_told(
     assert main(["slurm", "--runs", str(tmp_path / "runs"), "--", "debug"]) == 2
     assert "sbatch is not on PATH" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_this_cluster_lacks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for tool, answer in {
+        "sbatch": "echo 'sbatch: error: Batch job submission failed: Invalid account' >&2; exit 1",
+        "scontrol": "echo PartitionName=cpu AllowGroups=ALL; echo PartitionName=gpu AllowGroups=ALL",
+        "squeue": "",
+    }.items():
+        (tmp_path / tool).write_text(f"#!/bin/sh\n{answer}\n")
+        (tmp_path / tool).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    where = ("--runs", str(tmp_path / "runs"), "--name", "x")
+    assert main(["slurm", "--partition", "gpux", *where, "--", "debug"]) == 2
+    assert capsys.readouterr().err == "lockstep: --partition gpux: no such partition; did you mean gpu?\n"
+    assert not (tmp_path / "runs").exists()
+    assert main(["slurm", "--partition", "cpu,gpu", *where, "--", "debug"]) == 2
+    said = f"sbatch refused {tmp_path}/runs/x/job.sbatch: sbatch: error: Batch job submission failed: Invalid account\n"
+    assert capsys.readouterr().err == f"lockstep: {said}"
+
+
+def test_a_run_that_is_there_keeps_its_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is submitted again continues: its own config says into how many shards it was divided."""
+    where = ("--runs", str(tmp_path), "--name", "run")
+    (tmp_path / "run").mkdir()
+    from trainer.presets import PRESETS
+
+    (tmp_path / "run" / "config.json").write_text(json.dumps(PRESETS["debug"]().to_dict() | {"shards": 4}))
+    assert main(["slurm", "--dry-run", "--nodes", "4", *where, "--", "debug"]) == 0
+    capsys.readouterr()
+    assert main(["slurm", "--dry-run", "--nodes", "8", *where, "--", "debug"]) == 2
+    assert capsys.readouterr().err.startswith("lockstep: --shards 4: cannot be shared by 8 ranks")
+
+
+def test_a_login_node_without_the_trainer_leaves_the_question_to_the_job(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["slurm", "--dry-run", "--python", "/nowhere/python", "--nodes", "3", "--", "debug"]) == 0
+    assert '-m trainer check "${arguments[@]}" --ranks "$ranks"' in capsys.readouterr().out
+
+
+def test_the_benchmark_doubles_its_nodes() -> None:
+    assert [doublings(most) for most in (1, 2, 6, 8)] == [[1], [1, 2], [1, 2, 4, 6], [1, 2, 4, 8]]
+
+
+def test_the_benchmark_takes_what_its_job_says() -> None:
+    scaling = pytest.importorskip("benchmarks.scaling")
+    asked = scaling.parser().parse_args(["--ranks", "2", "--out", "runs/scaling", *STRATEGIES])
+    assert (asked.ranks, asked.out, asked.strategies) == ([2], Path("runs/scaling"), ["ddp"])
+
+
+def test_a_container_surrounds_everything() -> None:
+    text = Job(container="a b.sqsh").train("x", "", "x.log")
+    assert "srun_options=(--container-image='a b.sqsh' --container-mounts=\"$PWD:$PWD\")" in text.splitlines()
 
 
 def test_time_limits() -> None:
