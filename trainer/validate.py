@@ -7,7 +7,9 @@ import math
 from typing import Any
 
 from trainer.combinations import check_combinations
+from trainer.combinations_sync import check_sync
 from trainer.config import Config, ConfigError
+from trainer.config.levels import parse_levels
 
 # field -> (lowest, highest, whether the lowest itself is allowed)
 _RANGES: dict[str, tuple[float, float, bool]] = {
@@ -114,12 +116,14 @@ def validate(config: Config, world_size: int) -> None:
     for i, beta in enumerate(config.optim.betas):
         if not 0 <= beta < 1:
             raise ConfigError("optim.betas", config.optim.betas, f"beta {i + 1} is not in [0, 1)", "use e.g. 0.9 0.999")
+    parse_levels(config.optim.levels)
     for name in ("net.hidden", "net.head_hidden"):
         if any(width < 1 for width in lookup(config, name)):
             raise ConfigError(name, lookup(config, name), "an empty layer", "give widths >= 1")
     _check_kwargs(config.env.kwargs)
     _check_division(config, world_size)
     check_combinations(config)
+    check_sync(config, world_size)
     _check_replay(config)
 
 

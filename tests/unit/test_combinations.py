@@ -93,7 +93,33 @@ CASES: list[tuple[str, str]] = [
     (f"{ROLLOUT} --net.lstm 8", "--net.lstm 8: a rollout's transitions are learned from one by one"),
     (f"{ROLLOUT} --pixels.spr 1", "--pixels.spr 1.0: a rollout's transitions are learned from one by one"),
     (f"{ROLLOUT} --replay.batch_size 96", "--replay.batch_size 96: does not divide a rollout of 32 steps of 8"),
+    # replicas that differ
+    ("--sync.period 4", "--sync.period 4: --sync.kind flat has no use for it; use --sync.kind local_sgd"),
+    ("--sync.local_after 9 --sync.kind gossip", "--sync.local_after 9: --sync.kind gossip has no use for it"),
+    ("--sync.outer_lr 0.7", "--sync.outer_lr 0.7: --sync.kind flat has no use for it"),
+    ("--sync.outer_momentum 0.9", "--sync.outer_momentum 0.9: --sync.kind flat has no use for it"),
+    ("--sync.hierarchical True", "--sync.hierarchical True: --sync.kind flat has no use for it"),
+    ("--sync.topology ring", "--sync.topology ring: --sync.kind flat has no use for it; use --sync.kind gossip"),
     (f"{ROLLOUT} --total_env_steps 256", "--total_env_steps 256: learning would begin after a rollout of 256"),
+    # the parameter server
+    ("--sync.servers 2 --shards 4", "--sync.servers 2: --sync.kind flat has no parameter server; use"),
+    ("--sync.asynchronous True", "--sync.asynchronous True: --sync.kind flat has no parameter server"),
+    ("--sync.staleness 3 --sync.kind zero1", "--sync.staleness 3: --sync.kind zero1 has no parameter server"),
+    ("--sync.kind server --sync.staleness 3", "--sync.staleness 3: without --sync.asynchronous no gradient is"),
+    ("--sync.kind server --sync.servers 3 --shards 2", "--sync.servers 3: each is one of the 2 rank(s); use 2"),
+    ("--sync.kind server --sync.servers 0", "--sync.servers 0: out of range"),
+    # the exchange of gradients
+    ("--sync.compress int8 --sync.kind zero1", "--sync.compress int8: --sync.kind zero1 does not exchange whole"),
+    ("--sync.compress int8 --sync.kind gossip", "--sync.compress int8: --sync.kind gossip does not exchange whole"),
+    ("--sync.compress topk --sync.kind ddp", "--sync.compress topk: DistributedDataParallel has no hook"),
+    ("--sync.compress int8 --sync.kind ddp", "--sync.compress int8: DistributedDataParallel has no hook"),
+    ("--sync.compress_rank 2", "--sync.compress_rank 2: --sync.compress none has no use for it"),
+    ("--sync.compress_share 0.5 --sync.compress int8", "--sync.compress_share 0.5: --sync.compress int8 has no use"),
+    ("--sync.compress topk --sync.compress_share 0", "--sync.compress_share 0.0: out of range"),
+    ("--sync.compress powersgd --sync.compress_rank 0", "--sync.compress_rank 0: out of range"),
+    ("--sync.noise_scale True", "--sync.noise_scale True: a single rank has no other gradient to compare its own"),
+    ("--sync.noise_scale True --shards 2 --sync.kind ddp", "--sync.noise_scale True: --sync.kind ddp never has the"),
+    ("--sync.noise_scale True --sync.compress topk", "--sync.noise_scale True: behind --sync.compress topk there is"),
 ]
 
 
@@ -125,6 +151,9 @@ def test_presets_are_accepted(preset: str) -> None:
         "--net.head qr --loss.munchausen True --replay.n_step 3",
         "--net.head c51 --net.v_min -1 --net.v_max 1 --loss.target expected --loss.double True",
         "--replay.kind sequence --net.lstm 8 --net.noisy True --net.dueling True --replay.learning_starts 648",
+        "--sync.kind server --sync.asynchronous True --sync.staleness 0 --optim.kind adadelta",
+        "--sync.compress powersgd --sync.compress_rank 2 --sync.kind ddp",
+        "--sync.compress bf16 --sync.kind ddp",
     ],
 )
 def test_accepted(arguments: str) -> None:

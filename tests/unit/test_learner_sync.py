@@ -54,12 +54,12 @@ class Ours:
     def __init__(self, stated: Config, kind: Any, shape: tuple[int, ...], ranks: Ranks) -> None:
         self.net = build_net(stated, spec(shape), CPU)
         self.target_net = build_net(stated, spec(shape), CPU).requires_grad_(False)
-        stated = replace(stated, sync=SyncConfig(kind=kind))
+        stated = replace(stated, sync=replace(stated.sync, kind=kind))
         self.sync = build_sync(stated, self.net, self.target_net, ranks, Spans())
         self.flat, self.flat_target = self.sync.flat, self.sync.target
         loss = functools.partial(dqn, double=True, kind="mse")
         called = self.sync.prepare(self.net)
-        assert (called is self.net) == (kind == "flat")
+        assert (called is self.net) == (kind != "ddp")
         self.learner = Learner(called, self.target_net, loss, self.sync, max_grad_norm=stated.optim.max_grad_norm)
 
 
@@ -114,7 +114,7 @@ SHAPES = [((8,), (32, 16)), ((4, 10, 10), (32,))]
 """Every parameter a multiple of the vector width: behind a remainder torch's fused Adam rounds by scalar code."""
 
 
-@pytest.mark.parametrize("kind", ["flat", "ddp"])
+@pytest.mark.parametrize("kind", ["flat", "ddp", "local_sgd", "gossip", "zero1", "overlap", "server"])
 @pytest.mark.parametrize("optim", [ADAM, RMSPROP, MOMENTUM], ids=["adam", "rmsprop", "momentum"])
 @pytest.mark.parametrize(("shape", "hidden"), SHAPES, ids=["mlp", "conv"])
 def test_world_size_one_is_the_plain_optimizer_bitwise(
@@ -134,7 +134,7 @@ def test_world_size_one_is_the_plain_optimizer_bitwise(
     assert same(ours.net, plain.net)
 
 
-@pytest.mark.parametrize("kind", ["flat", "ddp"])
+@pytest.mark.parametrize("kind", ["flat", "ddp", "local_sgd", "gossip", "zero1", "overlap", "server"])
 @pytest.mark.parametrize("optim", [ADAM, RMSPROP, MOMENTUM], ids=["adam", "rmsprop", "momentum"])
 def test_odd_sizes_are_the_plain_optimizer_up_to_its_rounding(kind: str, optim: OptimConfig, ranks: Ranks) -> None:
     stated = config(optim, "float64")
@@ -146,7 +146,7 @@ def test_odd_sizes_are_the_plain_optimizer_up_to_its_rounding(kind: str, optim: 
         torch.testing.assert_close(ours_p, plain_p, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("kind", ["flat", "ddp"])
+@pytest.mark.parametrize("kind", ["flat", "ddp", "local_sgd", "gossip", "zero1", "overlap", "server"])
 @pytest.mark.parametrize("optim", [ADAM, RMSPROP], ids=["adam", "rmsprop"])
 def test_clipping_is_torch_clip_grad_norm(kind: str, optim: OptimConfig, ranks: Ranks) -> None:
     stated = config(replace(optim, max_grad_norm=0.6), "float64")
@@ -159,6 +159,21 @@ def test_clipping_is_torch_clip_grad_norm(kind: str, optim: OptimConfig, ranks: 
     torch.testing.assert_close(ours.learner.drain()["grad_norm"], norms, rtol=1e-12, atol=0)
     for ours_p, plain_p in zip(ours.net.parameters(), plain.net.parameters(), strict=True):
         torch.testing.assert_close(ours_p, plain_p, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "compress"),
+    [*(("flat", each) for each in ("fp16", "bf16", "int8", "topk", "powersgd")), ("ddp", "fp16"), ("ddp", "powersgd")],
+)
+def test_alone_nothing_is_compressed(kind: str, compress: Any, ranks: Ranks) -> None:
+    stated = config(ADAM, hidden=(32, 16))
+    ours = Ours(replace(stated, sync=SyncConfig(compress=compress)), kind, (8,), ranks)
+    plain = Plain(stated, (8,))
+    for batch in batches((8,), 8):
+        ours.learner.update(batch, Rates(lr=ADAM.lr))
+        plain.update(batch, ADAM.lr)
+    assert same(ours.net, plain.net)
+    assert ours.sync.report()["megabytes_sent"] == 0
 
 
 def assert_views(flat: FlatParameters, module: nn.Module) -> None:
@@ -174,7 +189,7 @@ def assert_views(flat: FlatParameters, module: nn.Module) -> None:
     assert begin == flat.data.numel()
 
 
-@pytest.mark.parametrize("kind", ["flat", "ddp"])
+@pytest.mark.parametrize("kind", ["flat", "ddp", "local_sgd", "gossip", "zero1", "overlap", "server"])
 def test_parameters_and_gradients_stay_views(kind: str, ranks: Ranks) -> None:
     ours = Ours(config(ADAM), kind, (7,), ranks)
     assert_views(ours.flat, ours.net)
@@ -209,7 +224,7 @@ def test_refresh_copies_or_averages(ranks: Ranks) -> None:
     assert ours.sync.blame() == ""
 
 
-@pytest.mark.parametrize("kind", ["flat", "ddp"])
+@pytest.mark.parametrize("kind", ["flat", "ddp", "local_sgd", "gossip", "zero1", "overlap", "server"])
 @pytest.mark.parametrize("optim", [ADAM, RMSPROP, MOMENTUM], ids=["adam", "rmsprop", "momentum"])
 @pytest.mark.parametrize("after", [0, 6])
 def test_state_round_trip_continues_bitwise(kind: str, optim: OptimConfig, after: int, ranks: Ranks) -> None:

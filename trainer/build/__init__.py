@@ -1,6 +1,6 @@
 """The composition root: Config -> Run. The only folder that names concrete classes; nothing but commands imports it."""
 
-from trainer.build.checks import check_environment
+from trainer.build.checks import check_device, check_environment, check_nodes
 from trainer.build.envs import EVAL_ENVS, EVAL_SETS, build_envs, inspect_env
 from trainer.build.evaluation import build_eval_policy, play_episodes
 from trainer.build.nets import build_net, threads, torso_kind
@@ -17,8 +17,10 @@ __all__ = [
     "build_replay",
     "build_run",
     "build_sync",
+    "check_device",
     "check_environment",
     "check_memory",
+    "check_nodes",
     "inspect_env",
     "play_episodes",
     "threads",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import torch
+
 from trainer.build.demos import check_demos
-from trainer.build.nets import check_torso, torso_kind
+from trainer.build.nets import build_net, check_torso, torso_kind
 from trainer.build.teacher import check_teachers
 from trainer.config import Config, ConfigError
+from trainer.config.levels import check_names, parse_levels
 from trainer.envs import EnvSpec
+from trainer.runtime.launched import Launch
 
 
 def check_environment(config: Config, spec: EnvSpec) -> None:
@@ -15,6 +19,29 @@ def check_environment(config: Config, spec: EnvSpec) -> None:
     _check_pixels(config, spec)
     check_teachers(config, spec)
     check_demos(config, spec)
+    _check_levels(config, spec)
+
+
+def check_device(config: Config, device: torch.device) -> None:
+    """Raise ConfigError for the first part of `config` that cannot work on the device."""
+    sync = config.sync
+    if (sync.kind, sync.compress) == ("ddp", "bf16") and device.type != "cuda":
+        problem = f"torch's hook of DistributedDataParallel needs NCCL, and this run is on {device.type}"
+        raise ConfigError("sync.compress", "bf16", problem, "use --sync.kind flat, or --sync.compress fp16")
+
+
+def check_nodes(config: Config, launch: Launch) -> None:
+    """Raise ConfigError for the first part of `config` that needs nodes alike and does not have them."""
+    ranks, here = launch.world_size, launch.local_world_size
+    if config.sync.hierarchical and ranks % here:
+        problem = f"this node has {here} of {ranks} ranks, so others have more or fewer"
+        raise ConfigError("sync.hierarchical", True, problem, "start as many ranks on every node, or leave it away")
+
+
+def _check_levels(config: Config, spec: EnvSpec) -> None:
+    if config.optim.levels:
+        net, told = build_net(config, spec, torch.device("cpu")), config.optim.levels
+        check_names(parse_levels(told), told, [name for name, _ in net.named_parameters()])
 
 
 def _check_pixels(config: Config, spec: EnvSpec) -> None:

@@ -3,33 +3,97 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 
+from trainer.build.allreduce import build_allreduce, build_ddp
 from trainer.config import Config
+from trainer.config.levels import LevelConfig, level_of, parse_levels
 from trainer.config.optimization import OptimConfig
 from trainer.runtime.ranks import Ranks
 from trainer.runtime.spans import Spans
-from trainer.sync import AllReduce, ClippedOptimizer, FlatParameters, Level, Overlapped, Strategy, Wire
+from trainer.sync import ClippedOptimizer, FlatParameters, Level, Strategy, Wire
+from trainer.sync.gossip import Gossip, exponential, ring
+from trainer.sync.local_sgd import LocalSGD, Outer, node_wire
+from trainer.sync.overlap import Delayed
+from trainer.sync.server import AsyncServer, SyncServer
+from trainer.sync.zero1 import ShardedOptimizer
 
 
 def build_sync(config: Config, net: nn.Module, target_net: nn.Module, ranks: Ranks, spans: Spans) -> Strategy:
     """Put the networks into flat buffers and return the strategy that steps them."""
-    flat, target = FlatParameters(net), FlatParameters(target_net)
+    order = functools.partial(level_of, parse_levels(config.optim.levels))
+    parts = {"zero1": ranks.world_size, "server": config.sync.servers}
+    flat = FlatParameters(net, order, parts=parts.get(config.sync.kind, 1))
+    target = FlatParameters(target_net, order)
     wire = Wire(ranks.rank, ranks.world_size, spans)
-    clipped = ClippedOptimizer(flat, build_levels(config, flat))
+    levels = build_levels(config, flat)
+    clipped = ClippedOptimizer(flat, levels)
     kinds: dict[str, Callable[[], Strategy]] = {
-        "flat": lambda: AllReduce(flat, target, clipped, wire),
-        "ddp": lambda: Overlapped(flat, target, clipped, wire),
+        "flat": lambda: build_allreduce(config, flat, target, clipped, wire),
+        "ddp": lambda: build_ddp(config, flat, target, clipped, wire),
+        "zero1": lambda: ShardedOptimizer(flat, target, ClippedOptimizer(flat, levels, flat.part(wire.rank)), wire),
+        "overlap": lambda: Delayed(flat, target, levels, wire),
+        "local_sgd": lambda: _local_sgd(config, flat, target, clipped, wire, ranks),
+        "gossip": lambda: Gossip(flat, target, clipped, wire, _distances(config, ranks)),
+        "server": lambda: _server(config, flat, target, levels, wire),
     }
     return kinds[config.sync.kind]()
 
 
+def _local_sgd(
+    config: Config, flat: FlatParameters, target: FlatParameters, clipped: ClippedOptimizer, wire: Wire, ranks: Ranks
+) -> LocalSGD:
+    sync = config.sync
+    plain = (sync.outer_lr, sync.outer_momentum) == (1, 0)  # a step of that is the mean itself, less its rounding
+    return LocalSGD(
+        flat,
+        target,
+        clipped,
+        wire,
+        period=sync.period,
+        local_after=sync.local_after,
+        outer=None if plain else Outer(flat.data.detach(), sync.outer_lr, sync.outer_momentum),
+        node=node_wire(wire, ranks.local_world_size, config.runtime.timeout) if sync.hierarchical else None,
+    )
+
+
+def _distances(config: Config, ranks: Ranks) -> Sequence[int]:
+    """Return how far ahead each rank's next partners in gossip are."""
+    return ring() if config.sync.topology == "ring" else exponential(ranks.world_size)
+
+
+def _server(
+    config: Config, flat: FlatParameters, target: FlatParameters, levels: Sequence[Level], wire: Wire
+) -> Strategy:
+    if config.sync.asynchronous:
+        bound, timeout = config.sync.staleness, config.runtime.timeout
+        return AsyncServer(flat, target, levels, wire, staleness=bound, timeout=timeout)
+    return SyncServer(flat, target, ClippedOptimizer(flat, levels, flat.part(wire.rank)), wire)
+
+
 def build_levels(config: Config, flat: FlatParameters) -> list[Level]:
-    """Return who steps which stretch of the flat buffer."""
-    return [Level("all", 0, flat.data.numel(), functools.partial(make_optimizer, config.optim))]
+    """Return who steps which stretch of the flat buffer: the levels that the user states, then the rest."""
+    stated = parse_levels(config.optim.levels)
+    rest = LevelConfig("rest" if stated else "all", config.optim.kind)
+    bounds: dict[int, tuple[int, int]] = {}
+    for name, begin, end in flat.names:  # those of a level are neighbours
+        i = level_of(stated, name)
+        bounds[i] = (bounds.get(i, (begin, end))[0], end)
+    return [
+        Level(
+            level.prefix,
+            *bounds[i],
+            functools.partial(make_optimizer, replace(config.optim, kind=level.kind)),
+            level.lr,
+            level.every,
+        )
+        for i, level in enumerate([*stated, rest])
+        if i in bounds
+    ]
 
 
 def make_optimizer(optim: OptimConfig, weights: nn.Parameter) -> torch.optim.Optimizer:

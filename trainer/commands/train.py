@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from trainer import checkpoint
-from trainer.build import build_run, check_environment, check_memory, inspect_env
+from trainer.build import build_run, check_device, check_environment, check_memory, check_nodes, inspect_env
 from trainer.cli import Request
 from trainer.commands.common import fail, tell, write_json
 from trainer.config import Config, ConfigError
@@ -53,6 +53,8 @@ def _check(request: Request, launch: Launch) -> tuple[Config, Layout, EnvSpec]:
     config = scaled(stated, stated.shards)
     validate(config, launch.world_size)
     device = choose_device(config.runtime.device, launch)
+    check_device(config, device)
+    check_nodes(config, launch)
     spec = inspect_env(config)
     check_environment(config, spec)
     layout = Layout(config, stated.shards, launch.world_size, launch.rank)

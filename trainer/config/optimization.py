@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from trainer.config.levels import OptimKind
+
 
 @dataclass(frozen=True)
 class OptimConfig:
-    kind: Literal["adam", "rmsprop", "radam", "sgd", "adagrad", "adadelta"] = "adam"
+    kind: OptimKind = "adam"
     """Adam, RMSprop in the centred form of Mnih et al. 2015, rectified Adam (Liu et al. 2020), plain SGD, Adagrad
     (Duchi et al. 2011) or Adadelta (Zeiler 2012)."""
     lr: float = 2.5e-4
@@ -25,8 +27,9 @@ class OptimConfig:
     rms_momentum: float = 0.0
     """RMSprop: momentum [0-1)."""
     levels: tuple[str, ...] = ()
-    """Parts of the network with an optimizer of their own, as `torso=rmsprop,lr=0.5,every=2`: parameters whose name
-    begins so, the kind, a multiple of the learning rate, and updates per step. The rest follows the fields above."""
+    """Parts of the network with an optimizer of their own, as `torso=rmsprop,lr=0.5,every=2`: how the names of their
+    parameters begin, the kind, a multiple of the learning rate [1], and updates per step [1], which is then on their
+    mean gradient. The rest follows the fields above."""
     max_grad_norm: float = math.inf
     """Clip the global gradient norm, after the exchange, to this. inf: no clipping."""
 
@@ -63,16 +66,19 @@ class SyncConfig:
     asynchronous: bool = False
     """server: every rank at its own pace, its gradient applied when it comes (Mnih et al. 2016)."""
     staleness: int | None = None
-    """server, asynchronous: a gradient is never older than this; None: no bound [updates of the server]."""
+    """server, asynchronous: a gradient is never older than this; 0: workers take turns, None: no bound [updates of the
+    server]."""
     compress: Literal["none", "fp16", "bf16", "powersgd", "topk", "int8"] = "none"
-    """flat, ddp: what travels instead of the gradient; what is lost is added to the next, where its paper does so."""
+    """flat: what travels instead of the gradient: 16 bits a number (fp16, bf16), 8 (int8), factors of each matrix
+    (powersgd), or the largest elements (topk). What the last three lose is added to the next gradient. ddp: fp16,
+    powersgd, and bf16 on NCCL, by torch's hooks."""
     compress_rank: int = 4
     """powersgd: rank of the factors (Vogels et al. 2019) [count]."""
     compress_share: float = 0.01
-    """topk: share of the elements that travel (Lin et al. 2018) [0-1]."""
+    """topk: share of the elements that travel (Lin et al. 2018); it saves bytes below 1 / ranks (0-1]."""
     noise_scale: bool = False
-    """flat: estimate the gradient noise scale (McCandlish et al. 2018), the batch size beyond which more data per
-    update hardly pays."""
+    """flat, 2 ranks or more: estimate the gradient noise scale (McCandlish et al. 2018), the batch size beyond which
+    more data per update hardly pays."""
 
 
 @dataclass(frozen=True)

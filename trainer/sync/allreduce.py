@@ -5,29 +5,72 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from trainer.sync.compress import Compression, Exact, Hook
 from trainer.sync.flat import FlatParameters
+from trainer.sync.noise import NoiseScale
 from trainer.sync.step import ClippedOptimizer
 from trainer.sync.strategy import Strategy
 from trainer.sync.wire import Wire
+from trainer.types import State
 
 
 class AllReduce(Strategy):
-    """Averages gradients over ranks, clips, steps: one all-reduce of the flat gradient behind the backward pass."""
+    """Averages gradients over ranks, clips, steps: one exchange of the flat gradient behind the backward pass.
 
-    capturable = True
+    compression: how it travels; noise: what compares gradients in front of the exchange and behind it.
+    """
+
+    def __init__(
+        self,
+        flat: FlatParameters,
+        target: FlatParameters,
+        clipped: ClippedOptimizer,
+        wire: Wire,
+        compression: Compression | None = None,
+        noise: NoiseScale | None = None,
+    ) -> None:
+        super().__init__(flat, target, clipped, wire)
+        self.compression = compression or Exact(wire)
+        self.noise = noise
+        self.capturable = compression is None
 
     def step(self, max_norm: float) -> Tensor:
         """Average, clip, step; return the norm of the averaged gradient, []. A collective."""
-        self.wire.mean_(self.flat.grad)
-        return self.clipped.step(max_norm)
+        if self.noise is not None:
+            self.noise.before(self.flat.grad)
+        self.compression.mean_(self.flat.grad)
+        norm = self.clipped.step(max_norm)
+        if self.noise is not None:
+            self.noise.after(norm)
+        return norm
+
+    def report(self) -> dict[str, float]:
+        """Return numbers for the log since the last report, and the noise scale. A collective."""
+        return super().report() | ({} if self.noise is None else self.noise.report())
+
+    def own_state(self) -> State:
+        state = {} if self.noise is None else {"noise": self.noise.state_dict()}
+        lost = self.compression.state_dict()
+        return state | ({"compression": {"label": self.compression.label, "state": lost}} if lost else {})
+
+    def load_own_state(self, state: State) -> None:
+        """Restore what compression owes, if it is of the same kind as then, and the averages of the noise scale."""
+        if self.noise is not None and "noise" in state:
+            self.noise.load_state_dict(state["noise"])
+        saved = state.get("compression")
+        if saved is not None and saved["label"] == self.compression.label:
+            self.compression.load_state_dict(saved["state"])
 
 
 class Overlapped(Strategy):
     """DistributedDataParallel: its buckets travel during the backward pass; losses call what `prepare` returns."""
 
-    def __init__(self, flat: FlatParameters, target: FlatParameters, clipped: ClippedOptimizer, wire: Wire) -> None:
+    def __init__(
+        self, flat: FlatParameters, target: FlatParameters, clipped: ClippedOptimizer, wire: Wire, hook: Hook
+    ) -> None:
         super().__init__(flat, target, clipped, wire)
         self.device = flat.data.device
+        self.hook = hook
 
     def prepare(self, net: nn.Module) -> nn.Module:
         """Start from rank 0's weights everywhere; return the module that losses must call. A collective."""
@@ -35,11 +78,14 @@ class Overlapped(Strategy):
         device_ids = [self.device.index] if self.device.type == "cuda" else None
         # gradients stay views of the flat buffer, so DDP may not replace them by views of its buckets;
         # buffers of our networks are constants
-        return DistributedDataParallel(
+        module = DistributedDataParallel(
             net, device_ids=device_ids, gradient_as_bucket_view=False, broadcast_buffers=False
         )
+        if self.wire.world_size > 1:
+            self.hook.register(module)
+        return module
 
     def step(self, max_norm: float) -> Tensor:
         """Clip and step the averaged gradient; return its norm, []."""
-        self.wire.note_sum(self.flat.grad.nbytes)
+        self.wire.note_sum(self.hook.next_bytes())
         return self.clipped.step(max_norm)

@@ -5,8 +5,13 @@ Then exchange, clip, optimizer and target update are one operation each, whateve
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+
+_ALIGN = 16
+"""Elements to which parts are rounded up: a vector register's, so that each rounds as the same stretch of the whole."""
 
 
 class FlatParameters:
@@ -14,16 +19,21 @@ class FlatParameters:
 
     data: [P] all weights, an optimizer's only parameter, whose .grad is the flat gradient buffer. The module keeps
     working as before: its parameters and their gradients are views. Gradients must be zeroed in place.
+    level_of: parameter name -> number; those of one level are neighbours, levels stand in the order of their numbers.
+    parts: into so many equal stretches `whole` and `whole_grad` divide, which are data and gradient, padded behind.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        named = list(module.named_parameters())
+    def __init__(self, module: nn.Module, level_of: Callable[[str], int] = lambda name: 0, parts: int = 1) -> None:
+        named = sorted(module.named_parameters(), key=lambda item: level_of(item[0]))
         assert len({p.dtype for _, p in named}) == 1, "one buffer, one precision"
         first = named[0][1]
         total = sum(p.numel() for _, p in named)
-        weights = torch.empty(total, dtype=first.dtype, device=first.device)
-        gradient = torch.zeros_like(weights)
+        self.each = total if parts == 1 else -(-total // (parts * _ALIGN)) * _ALIGN
+        self.whole = torch.zeros(parts * self.each, dtype=first.dtype, device=first.device)
+        self.whole_grad = torch.zeros_like(self.whole)
+        weights, gradient = self.whole[:total], self.whole_grad[:total]
         self.names: list[tuple[str, int, int]] = []  # name, begin, end
+        self.shapes = [parameter.shape for _, parameter in named]
         begin = 0
         for name, parameter in named:
             end = begin + parameter.numel()
@@ -39,6 +49,15 @@ class FlatParameters:
     def grad(self) -> Tensor:
         assert self.data.grad is not None
         return self.data.grad
+
+    @property
+    def parts(self) -> list[slice]:
+        return [self.part(number) for number in range(len(self.whole) // self.each)]
+
+    def part(self, number: int) -> slice:
+        """Return the stretch of the buffer that is part `number`; the last ones may be short, or empty."""
+        total = self.data.numel()
+        return slice(min(number * self.each, total), min((number + 1) * self.each, total))
 
     def name_at(self, position: int) -> str:
         """Return the parameter that element `position` of the buffer belongs to."""

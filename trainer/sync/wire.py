@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -21,7 +22,7 @@ class Wire:
     """Collectives over `group` (None: all ranks).
 
     sent: bytes that this rank put on the wire so far, if every collective is the ring algorithm's: an all-reduce of n
-    bytes over p ranks sends 2 n (p-1)/p from each, reduce-scatter, all-gather and broadcast half of that.
+    bytes over p ranks sends 2 n (p-1)/p from each, reduce-scatter, all-gather, broadcast and reduce half of that.
     """
 
     def __init__(self, rank: int, world_size: int, spans: Spans, group: dist.ProcessGroup | None = None) -> None:
@@ -42,12 +43,41 @@ class Wire:
         work: Pending = dist.all_reduce(values, group=self.group, async_op=True)
         return work
 
-    def broadcast_(self, values: Tensor) -> Tensor:
-        """Replace `values` by those of the group's first rank."""
+    def mean_at(self, root: int, values: Tensor) -> None:
+        """Replace `values` of rank `root` by their mean over the ranks; everyone else's are spent."""
         if self.world_size > 1:
             self._count(values.nbytes)
             with self.spans("sync"):
-                dist.broadcast(values, group=self.group, group_src=0)
+                dist.reduce(values, group=self.group, group_dst=root)
+                values.div_(self.world_size)
+
+    def broadcast_(self, values: Tensor, root: int = 0) -> Tensor:
+        """Replace `values` by those of rank `root` of the group."""
+        if self.world_size > 1:
+            self._count(values.nbytes)
+            with self.spans("sync"):
+                dist.broadcast(values, group=self.group, group_src=root)
+        return values
+
+    def send(self, values: Tensor, to: int) -> None:
+        """Hand `values` to rank `to` of the group, which waits for them with `receive_`."""
+        self.sent += values.nbytes
+        with self.spans("sync"):
+            dist.send(values, group=self.group, group_dst=to)
+
+    def receive_(self, values: Tensor, source: int) -> Tensor:
+        """Replace `values` by what rank `source` of the group sends."""
+        with self.spans("sync"):
+            dist.recv(values, group=self.group, group_src=source)
+        return values
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Return every rank's object, in the order of ranks; for checkpoints and logs, and not counted."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        with self.spans("sync"):
+            dist.all_gather_object(values, value, group=self.group)
         return values
 
     def gather(self, values: Tensor) -> Tensor:
@@ -60,9 +90,76 @@ class Wire:
             dist.all_gather(everyone, values, group=self.group)
         return torch.stack(everyone)
 
+    def pass_on(self, values: Tensor, ahead: int, behind: int, received: Tensor) -> Tensor:
+        """Hand `values` to rank `ahead` of the group while `received` is filled by rank `behind`; return `received`."""
+        self.sent += values.nbytes
+        give, take = values, received
+        if values.is_cuda and not self._by_nccl(values):  # ranks that share a GPU: gloo passes on host memory alone
+            give, take = values.cpu(), received.cpu()
+        with self.spans("sync"):
+            send = dist.P2POp(dist.isend, give, group=self.group, group_peer=ahead)
+            receive = dist.P2POp(dist.irecv, take, group=self.group, group_peer=behind)
+            for work in dist.batch_isend_irecv([send, receive]):
+                work.wait()
+        return received.copy_(take)  # onto itself: nothing
+
+    def exchange(self, values: Tensor) -> Tensor:
+        """Return what every rank has for this one: row i goes to rank i, and the answer's row i is from there."""
+        if self.world_size == 1:
+            return values
+        received = torch.empty_like(values)
+        self._count(values.nbytes)
+        with self.spans("sync"):
+            dist.all_to_all_single(received, values, group=self.group)
+        return received
+
+    def scatter_mean_(self, values: Tensor) -> None:
+        """Replace this rank's equal part of `values` by its mean over the ranks; the rest of it is spent.
+
+        gloo has no reduce-scatter of its own: torch makes it from an all-reduce and a copy, which is done here without
+        the copy, and counted as what it is.
+        """
+        if self.world_size == 1:
+            return
+        if not self._by_nccl(values):
+            self.mean_(values)
+            return
+        mine = self._part(values)
+        self._count(values.nbytes)
+        with self.spans("sync"):
+            _call("reduce_scatter_single", "reduce_scatter_tensor")(mine, values, group=self.group)
+            mine.div_(self.world_size)
+
+    def join_(self, values: Tensor) -> None:
+        """Replace every equal part of `values` by that of the rank which owns it."""
+        if self.world_size > 1:
+            self._count(values.nbytes)
+            with self.spans("sync"):
+                _call("all_gather_single", "all_gather_into_tensor")(values, self._part(values), group=self.group)
+
+    def norm(self, part: Tensor) -> Tensor:
+        """Return the norm of the vector of which every rank has a part, []."""
+        norm: Tensor = torch.linalg.vector_norm(part)
+        if self.world_size > 1:  # alone, the root of the square of a number is not always that number
+            norm = torch.linalg.vector_norm(self.gather(norm[None]))
+        return norm
+
+    def _part(self, values: Tensor) -> Tensor:
+        mine: Tensor = values.view(self.world_size, -1)[self.rank]
+        return mine
+
+    def _by_nccl(self, values: Tensor) -> bool:
+        return f"{values.device.type}:nccl" in dist.get_backend_config(self.group)
+
     def note_sum(self, nbytes: int) -> None:
         """Count an all-reduce that someone else (DDP) does."""
         self._count(2 * nbytes)
 
     def _count(self, nbytes: float) -> None:
         self.sent += nbytes * (self.world_size - 1) / self.world_size
+
+
+def _call(new: str, old: str) -> Callable[..., object]:
+    """Return the collective that torch 2.13 renamed."""
+    call: Callable[..., object] = getattr(dist, new if hasattr(dist, new) else old)
+    return call
