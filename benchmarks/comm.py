@@ -1,6 +1,6 @@
 """What two ranks pay for staying together: the gradient exchange beside a bare all-reduce of the same bytes.
 
-    python -m benchmarks.comm [--ranks 2] [--repeats N] [--calls N]
+    python -m benchmarks.comm [--ranks 2] [--repeats N] [--calls N] [--strategies all]
 
 Starts gloo ranks on this machine, one thread each, and measures on rank 0, interleaved:
 
@@ -9,6 +9,10 @@ Starts gloo ranks on this machine, one thread each, and measures on rank 0, inte
   exchange / bare.
 - `alone`, `flat`, `ddp`: a whole update (losses, backward, exchange, Adam) without exchange and with either kind. The
   faster of the two is what `--sync.kind` should be.
+
+With `--strategies`, a whole update by each of them besides: its time less that of `alone` beside the bare all-reduce,
+and its bytes on the wire, all ranks together, as the trainer counts them, by formula, and on the loopback device
+(comm_bytes.py). The trainer's count has to be the formula's.
 
 Networks: MLP 120-84 on CartPole vectors with batch 128, Nature CNN on 84x84x4 frames with batch 32, over all ranks.
 """
@@ -20,23 +24,26 @@ import functools
 import json
 import math
 import os
-import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
+from benchmarks.comm_bytes import FORMULAS, Shape, enter, loopback, private_loopback
 from benchmarks.harness import interleaved, median, table, timed
 from benchmarks.rows import write_rows
+from benchmarks.scaling_cases import STRATEGIES, chosen
+from benchmarks.scaling_runs import free_port
 from trainer.build import build_net, build_sync
-from trainer.config import Config, NetConfig, SyncConfig
+from trainer.cli import parse_train
+from trainer.config import Config, NetConfig
 from trainer.envs import EnvSpec
 from trainer.learner import Learner
 from trainer.losses import dqn
@@ -61,22 +68,26 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--calls", type=int, help="calls in one measurement")
     parser.add_argument("--net", choices=tuple(NETS), help="only this one")
+    parser.add_argument("--strategies", nargs="+", default=[], help=f"all, or some of {', '.join(STRATEGIES)}")
+    parser.add_argument("--out", type=Path, help="folder for the rows; default: benchmarks/results")
     options = parser.parse_args(argv)
     names = [options.net] if options.net else list(NETS)
-    rows = [measure(name, options.ranks, options.repeats, options.calls or NETS[name][3]) for name in names]
+    strategies = chosen(options.strategies, parser)
+    rows = [measure(n, options.ranks, options.repeats, options.calls or NETS[n][3], strategies) for n in names]
     print(report(rows))
-    print(f"rows: {write_rows('comm', rows).name}")
+    for row in rows:
+        if row["strategies"]:
+            print(report_strategies(row))
+    print(f"rows: {write_rows('comm', rows, options.out).name}")
     return 0 if all(row["pass"] for row in rows) else 1
 
 
-def measure(net: str, ranks: int, repeats: int, calls: int) -> dict[str, Any]:
+def measure(net: str, ranks: int, repeats: int, calls: int, strategies: Sequence[str] = ()) -> dict[str, Any]:
     """Start the ranks, wait for them under a deadline, and return the row of rank 0."""
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as taken:
-        taken.bind(("localhost", 0))
-        port = taken.getsockname()[1]
-        taken.close()
+    with tempfile.TemporaryDirectory() as folder, private_loopback() as namespace:
         out = Path(folder) / "row.json"
-        group = mp.start_processes(_rank, (ranks, port, net, repeats, calls, out), ranks, join=False)
+        asked = Asked(net, repeats, calls, tuple(strategies), namespace, out)
+        group = mp.start_processes(_rank, (ranks, free_port(), asked), ranks, join=False)
         ends = time.monotonic() + DEADLINE
         try:
             while not group.join(timeout=1.0):
@@ -88,25 +99,36 @@ def measure(net: str, ranks: int, repeats: int, calls: int) -> dict[str, Any]:
         return dict(json.loads(out.read_text()))
 
 
-def _rank(rank: int, world_size: int, port: int, net: str, repeats: int, calls: int, out: Path) -> None:
+class Asked(NamedTuple):
+    """What the ranks are to measure. namespace: whose loopback device they talk over; None: the machine's."""
+
+    net: str
+    repeats: int
+    calls: int
+    strategies: tuple[str, ...]
+    namespace: str | None
+    out: Path
+
+
+def _rank(rank: int, world_size: int, port: int, asked: Asked) -> None:
     """Be one rank: every rank measures, rank 0 writes."""
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    if asked.namespace is not None:
+        enter(asked.namespace)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size)}
     torch.set_num_threads(1)
     with process_group(torch.device("cpu"), Launch.read(), 60.0) as ranks:
-        row = _measure_here(ranks, net, repeats, calls)
+        row = _measure_here(ranks, asked)
     if rank == 0:
-        out.write_text(json.dumps(row))
+        asked.out.write_text(json.dumps(row))
 
 
-def _measure_here(ranks: Ranks, net: str, repeats: int, calls: int) -> dict[str, Any]:
-    _, _, batch_size, _ = NETS[net]
-    alone = replace(ranks, world_size=1)
-    updates = {
-        "alone": Update(net, alone, "flat"),
-        "flat": Update(net, ranks, "flat"),
-        "ddp": Update(net, ranks, "ddp"),
-    }
+def _measure_here(ranks: Ranks, asked: Asked) -> dict[str, Any]:
+    _, _, batch_size, _ = NETS[asked.net]
+    calls = asked.calls
+    plain = ["flat", "ddp", *(name for name in asked.strategies if name not in ("flat", "ddp"))]
+    updates = {"alone": Update(asked.net, replace(ranks, world_size=1), "flat")}
+    updates |= {name: Update(asked.net, ranks, name) for name in plain}
     flat = updates["flat"]
     bare = torch.zeros_like(flat.parameters.grad)
 
@@ -123,36 +145,69 @@ def _measure_here(ranks: Ranks, net: str, repeats: int, calls: int) -> dict[str,
         **{kind: functools.partial(update, kind) for kind in updates},
     }
     interleaved(works, 1)  # the first calls allocate
-    took = interleaved(works, repeats)
+    took = interleaved(works, asked.repeats)
     us = {name: 1e6 * median(values) / calls for name, values in took.items()}
     ratios = [mine / least for mine, least in zip(took["exchange"], took["bare"], strict=True)]
+    sent = {name: _bytes(updates[name], name, ranks, calls) for name in asked.strategies}
+    told = {name: one | {"exchange_us": us[name] - us["alone"]} for name, one in sent.items()}
     return {
-        "net": net,
+        "net": asked.net,
         "ranks": ranks.world_size,
         "backend": "gloo",
         "batch": batch_size,
         "bytes": bare.numel() * bare.element_size(),
         "calls": calls,
-        "repeats": repeats,
+        "repeats": asked.repeats,
         "us": us,
         "ddp_exchange_us": us["ddp"] - us["alone"],
         "ratio": median(ratios),
         "ratio_spread": [min(ratios), max(ratios)],
         "limit": LIMIT,
-        "pass": median(ratios) <= LIMIT,
+        "pass": median(ratios) <= LIMIT and all(one["counted"] == one["formula"] for one in told.values()),
         "faster": min(("flat", "ddp"), key=us.__getitem__),
+        "strategies": told,
+        "own_loopback": asked.namespace is not None,
+    }
+
+
+def _bytes(update: Update, name: str, ranks: Ranks, calls: int) -> dict[str, Any]:
+    """Return the bytes of one update, all ranks together, three times over. A collective."""
+    sync = update.sync
+    calls = -(-calls // 16) * 16  # whole periods of local SGD
+    with sync.agreed():
+        pass
+    update.run(16)
+    ranks.gather(None)  # nothing is under way
+    sync.report()
+    ranks.gather(None)
+    before = loopback()
+    ranks.gather(None)
+    update.run(calls)
+    ranks.gather(None)
+    carried = loopback() - before
+    told = sum(ranks.gather(sync.report()["megabytes_sent"]))
+    with sync.agreed():  # an asynchronous server's threads end here
+        pass
+    words, formula = FORMULAS[name]
+    shape = Shape([tuple(p.shape) for p in update.net.parameters()], ranks.world_size)
+    return {
+        "counted": round(1e6 * told / calls),
+        "formula": round(formula(shape)),
+        "formula_words": words,
+        "loopback": round(carried / calls),
     }
 
 
 class Update:
     """A learner of one kind of synchronisation, and a batch to repeat."""
 
-    def __init__(self, net: str, ranks: Ranks, kind: Literal["flat", "ddp"]) -> None:
+    def __init__(self, net: str, ranks: Ranks, strategy: str) -> None:
         spec, hidden, batch_size, _ = NETS[net]
-        config = Config(net=NetConfig(hidden=hidden), sync=SyncConfig(kind=kind))
+        chosen_sync = parse_train(["debug", *STRATEGIES[strategy]]).config.sync
+        config = Config(net=NetConfig(hidden=hidden), sync=chosen_sync)
         online, target = build_net(config, spec, ranks.device), build_net(config, spec, ranks.device)
         self.sync = build_sync(config, online, target.requires_grad_(False), ranks, Spans())
-        self.parameters = self.sync.flat
+        self.parameters, self.net = self.sync.flat, online
         loss = functools.partial(dqn, double=False, kind="mse")
         self.learner = Learner(self.sync.prepare(online), target, loss, self.sync, max_grad_norm=math.inf)
         count = batch_size // dist.get_world_size()
@@ -178,7 +233,7 @@ class Update:
 _NORM = torch.zeros(())
 
 
-def _no_step(max_norm: float) -> Tensor:
+def _no_step(max_norm: float, norm: Tensor | None = None) -> Tensor:
     return _NORM
 
 
@@ -198,6 +253,27 @@ def report(rows: list[dict[str, Any]]) -> str:
     ]
     header = ("us per call", "bytes", *kinds, "exchange / bare", f"limit {LIMIT}", "faster")
     return table(header, lines)
+
+
+def report_strategies(row: dict[str, Any]) -> str:
+    """Return what each strategy sends, and how long that takes, in words."""
+    lines = []
+    for name, one in row["strategies"].items():
+        verdict = "" if one["counted"] == one["formula"] else "  NOT THE FORMULA"
+        lines.append(
+            (
+                f"{name}: {one['formula_words']}",
+                f"{one['formula']:,}",
+                f"{one['counted']:,}{verdict}",
+                f"{one['loopback']:,}",
+                f"{one['loopback'] / max(1, one['formula']):.2f}",
+                f"{one['exchange_us']:,.0f}",
+                f"{one['exchange_us'] / row['us']['bare']:.2f}",
+            )
+        )
+    where = "a loopback of their own" if row["own_loopback"] else "the machine's loopback, others' bytes included"
+    header = ("bytes of an update, all ranks", "formula", "counted", "loopback", "/ formula", "us", "/ bare")
+    return f"{row['net']}, {row['ranks']} ranks, {row['bytes']:,} bytes of gradient, {where}\n{table(header, lines)}"
 
 
 if __name__ == "__main__":

@@ -35,11 +35,11 @@ def environment() -> dict[str, Any]:
     }
 
 
-def write_rows(name: str, rows: list[dict[str, Any]]) -> Path:
-    """Append rows, each with `environment`, to results/{name}.jsonl; return its path."""
+def write_rows(name: str, rows: list[dict[str, Any]], folder: Path | None = None) -> Path:
+    """Append rows, each with `environment`, to {name}.jsonl in a folder, by default results/; return its path."""
     common = environment()
-    path = HERE / "results" / f"{name}.jsonl"
-    path.parent.mkdir(exist_ok=True)
+    path = (folder or HERE / "results") / f"{name}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps({**common, **row}) + "\n")

@@ -29,8 +29,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoint": {"types"},
     "presets": {"config"},
     "cli": {"config", "presets"},
-    "validate": {"config", "combinations"},
+    "validate": {"config", "combinations", "combinations_sync"},
     "combinations": {"config"},
+    "combinations_sync": {"config"},
     "layout": {"config", "schedules"},
     "policy": {"types"},
     "streams": {"types"},
@@ -46,7 +47,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 IMPORTED_BY_NOBODY_BUT = {"build": {"commands"}, "commands": {"__main__"}, "__main__": set[str]()}
 
 # parts that come up without torch, so that a typo or --help is answered at once
-NO_TORCH = ("config", "schedules", "presets", "cli", "validate", "combinations", "layout", "atari_scores")
+NO_TORCH = ("config", "schedules", "presets", "cli", "validate", "layout", "atari_scores")
+NO_TORCH += ("combinations", "combinations_sync")
 DISTRIBUTED = {"runtime", "sync", "checkpoint"}
 ENVIRONMENT = {"runtime"}
 
