@@ -266,6 +266,7 @@ class Run:
         else:
             self.replay.cut()
             self.logger.message(f"{self.config.env.name} cannot save its state: its environments began new episodes")
+        self.sync.report()  # what this start has sent is no part of the row that is under way
 
     def _load_own(self, saved: State | None) -> None:
         """Restore what this rank alone had, where the ranks and their way of meeting are those of then."""
