@@ -21,9 +21,10 @@ test: lint types
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
-# on a SLURM of its own, which goes with it; where none is installed it says so and is content
+# each worker on a SLURM of its own, which goes with it; most of the time goes in waiting for SLURM's clocks.
+# Where none is installed it says so and is content
 test-slurm: $(READY)
-	@if $(BIN)/python tests/slurm/cluster.py; then $(BIN)/python -m pytest tests/slurm -m slurm; fi
+	@if $(BIN)/python tests/slurm/cluster.py; then $(BIN)/python -m pytest tests/slurm -m slurm -n 3 --dist load; fi
 
 lint: $(READY)
 	$(BIN)/ruff check .
