@@ -22,8 +22,9 @@ def check(job: Job, run: Path, arguments: Sequence[str]) -> None:
             f"--time {job.time}: not longer than the warning of {job.warn} s; ask for more, or --warn less"
         )
     check_ranks(job)
-    stated = dict(pairwise(arguments)).get("--shards", "")
-    if stated.isdigit() and int(stated) % job.world_size:
+    told = dict(pairwise(arguments))
+    stated, stages = told.get("--shards", ""), told.get("--sync.stages", "1")
+    if stages == "1" and stated.isdigit() and int(stated) % job.world_size:  # the trainer tells all else
         problem = f"cannot be shared by {job.nodes} node(s) x {job.ranks_per_node} rank(s)"
         raise ValueError(f"--shards {stated}: {problem}; use a multiple of {job.world_size}")
     for name in ("--resume", "--log.dir", "--log.name", "--ranks"):

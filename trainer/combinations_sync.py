@@ -13,6 +13,55 @@ def check_sync(config: Config, world_size: int) -> None:
     _check_differing(config)
 
 
+def replicas(config: Config, world_size: int) -> int:
+    """Return how many replicas of the network so many ranks have. Raises ConfigError if they cannot be shared out."""
+    stages = config.sync.stages
+    if stages < 1:
+        raise ConfigError("sync.stages", stages, "out of range", "choose a value in [1, inf)")
+    if world_size % stages:
+        problem = f"{world_size} rank(s) cannot be divided into replicas of {stages}"
+        raise ConfigError("sync.stages", stages, problem, f"start a multiple of {stages} ranks, or change the stages")
+    return world_size // stages
+
+
+def check_stages(config: Config, count: int) -> None:
+    """Raise ConfigError for the first part of `config` that does not go with stages, of `count` replicas."""
+    sync, net, optim = config.sync, config.net, config.optim
+    if sync.stages == 1:
+        if sync.microbatches != 1:
+            problem = "without stages a batch goes through the layers at once"
+            raise ConfigError("sync.microbatches", sync.microbatches, problem, "use --sync.stages, or leave it away")
+        return
+    leave = "use --sync.stages 1"
+    for name, value, plain, problem in (
+        ("sync.kind", sync.kind, "flat", "gradients of stages are averaged by all-reduce alone"),
+        ("sync.compress", sync.compress, "none", "gradients of stages travel as they are"),
+        ("sync.noise_scale", sync.noise_scale, False, "it is measured on the gradient of the whole network"),
+        ("optim.levels", " ".join(optim.levels), "", "each stage has one optimizer"),
+        ("net.lstm", net.lstm, 0, "a recurrent network is not cut into stages"),
+        ("net.noisy", net.noisy, False, "every stage would have to draw the noise of all layers"),
+        ("net.ensemble", net.ensemble, 1, "the heads of an ensemble are one layer"),
+        ("env.tasks", " ".join(config.env.tasks), "", "stages do not tell each other the task"),
+        ("pixels.spr", config.pixels.spr, 0, "it needs the inner layers of the network in one place"),
+        ("teacher.runs", " ".join(config.teacher.runs), "", "teachers would be whole on every rank"),
+        ("demos.path", config.demos.path, "", "not proven with demonstrations"),
+    ):
+        if value != plain:
+            raise ConfigError(name, value, problem, f"leave it away, or {leave}")
+    if net.head == "iqn":
+        problem = "its fractions are drawn where the head is, and known nowhere else"
+        raise ConfigError("net.head", net.head, problem, f"use --net.head q, c51 or qr, or {leave}")
+    if config.replay.kind == "rollout":
+        problem = "a rollout is valued by the network in another way"
+        raise ConfigError("replay.kind", config.replay.kind, problem, f"use uniform or prioritized, or {leave}")
+    if sync.microbatches > 1 and net.spectral_norm:
+        problem = "it goes forward with each pass, so that the result would depend on their number"
+        raise ConfigError("net.spectral_norm", True, problem, "use --sync.microbatches 1")
+    if (each := config.replay.batch_size // count) % sync.microbatches:
+        problem = f"cannot share out the {each} rows of a replica's batch"
+        raise ConfigError("sync.microbatches", sync.microbatches, problem, f"use a number that divides {each}")
+
+
 def _check_compress(config: Config) -> None:
     sync = config.sync
     told = sync.compress

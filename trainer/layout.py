@@ -17,15 +17,26 @@ class Layout:
     shards: int
     world_size: int
     rank: int
+    stages: int = 1  # neighbouring ranks that have one replica together, and so the same share of everything
 
     @property
     def owned(self) -> range:
         """The shards of this rank."""
-        return range(self.rank * self.shards_per_rank, (self.rank + 1) * self.shards_per_rank)
+        replica = self.rank // self.stages
+        return range(replica * self.shards_per_rank, (replica + 1) * self.shards_per_rank)
+
+    @property
+    def replicas(self) -> int:
+        return self.world_size // self.stages
+
+    @property
+    def reports(self) -> bool:
+        """Whether this rank tells and stores what its shards do: one of each replica."""
+        return self.rank % self.stages == 0
 
     @property
     def shards_per_rank(self) -> int:
-        return self.shards // self.world_size
+        return self.shards // self.replicas
 
     @property
     def envs_per_shard(self) -> int:
@@ -37,7 +48,7 @@ class Layout:
 
     @property
     def batch_per_rank(self) -> int:
-        return self.config.replay.batch_size // self.world_size
+        return self.config.replay.batch_size // self.replicas
 
     @property
     def eval_envs_per_shard(self) -> int:

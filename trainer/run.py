@@ -151,7 +151,8 @@ class Run:
         seconds, shares = self.spans.drain()
         losses = {name: sum(values) / len(values) for name, values in self._metrics.items() if values}
         self._metrics = {}
-        votes = self.peers.gather((self.envs.episodes(), losses, self.sync.report()))
+        played = self.envs.episodes()
+        votes = self.peers.gather((played if self.layout.reports else [], losses, self.sync.report()))
         episodes: list[Episode] = [episode for played, _, _ in votes for episode in played]
         self._returns.extend(episode.ret for episode in episodes)
         steps = self.step - self._logged_step
@@ -225,7 +226,12 @@ class Run:
         }
 
     def sharded_state(self) -> dict[int, State]:
-        """Return what each shard of this rank owns; what the rank has besides goes with the first of them."""
+        """Return what each shard of this rank owns; what the rank has besides goes with the first of them.
+
+        Of ranks that have a replica together, one tells for all: they own the same.
+        """
+        if not self.layout.reports:
+            return {}
         parts = {"envs": self.envs.state_dict(), "policy": self.policy.state_dict(), "draws": self.draws.state_dict()}
         if self.config.checkpoint.replay:
             parts["replay"] = self.replay.state_dict()

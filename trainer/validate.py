@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from trainer.combinations import check_combinations
-from trainer.combinations_sync import check_sync
+from trainer.combinations_sync import check_stages, check_sync, replicas
 from trainer.config import Config, ConfigError
 from trainer.config.levels import parse_levels
 
@@ -86,6 +86,8 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "sync.local_after": (0, math.inf, True),
     "sync.outer_lr": (0, math.inf, False),
     "sync.outer_momentum": (0, 1, True),
+    "sync.stages": (1, math.inf, True),
+    "sync.microbatches": (1, math.inf, True),
     "sync.servers": (1, math.inf, True),
     "sync.staleness": (0, math.inf, True),
     "sync.compress_rank": (1, math.inf, True),
@@ -121,9 +123,10 @@ def validate(config: Config, world_size: int) -> None:
         if any(width < 1 for width in lookup(config, name)):
             raise ConfigError(name, lookup(config, name), "an empty layer", "give widths >= 1")
     _check_kwargs(config.env.kwargs)
-    _check_division(config, world_size)
+    _check_division(config, replicas(config, world_size))
     check_combinations(config)
     check_sync(config, world_size)
+    check_stages(config, replicas(config, world_size))
     _check_replay(config)
 
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from trainer.build import build_net, build_sync
+from trainer.build import build_sync
+from trainer.build.stages import build_share, meet_stages
 from trainer.config import Config, NetConfig, OptimConfig, RuntimeConfig, SyncConfig
 from trainer.envs import EnvSpec
 from trainer.learner import Learner
@@ -28,26 +29,31 @@ RMSPROP = OptimConfig(kind="rmsprop", lr=1e-3, eps=0.01)
 class World:
     """One rank's learner, in float64; every rank starts from a net of its own, so that rank 0's must win."""
 
-    def __init__(self, ranks: Ranks, sync: SyncConfig, optim: OptimConfig = ADAM) -> None:
+    def __init__(
+        self, ranks: Ranks, sync: SyncConfig, optim: OptimConfig = ADAM, hidden: tuple[int, ...] = (9, 5)
+    ) -> None:
         self.ranks, self.optim = ranks, optim
         self.config = Config(
-            seed=ranks.rank,
+            seed=ranks.rank // sync.stages,
             optim=optim,
             sync=sync,
-            net=NetConfig(hidden=(9, 5)),
+            net=NetConfig(hidden=hidden),
             runtime=RuntimeConfig(dtype="float64"),
         )
         spec = EnvSpec("toy", (6,), torch.float32, 3, 1, "repeat", True)
-        self.net = build_net(self.config, spec, CPU)
-        self.target_net = build_net(self.config, spec, CPU).requires_grad_(False)
-        self.sync: Strategy = build_sync(self.config, self.net, self.target_net, ranks, Spans())
+        spans = Spans()
+        meeting = meet_stages(self.config, ranks, spans)
+        self.net = build_share(self.config, spec, CPU, meeting)
+        self.target_net = build_share(self.config, spec, CPU, meeting).requires_grad_(False)
+        self.sync: Strategy = build_sync(self.config, self.net, self.target_net, ranks, spans, meeting)
         loss = functools.partial(dqn, double=True, kind="huber")
         called = self.sync.prepare(self.net)
         self.learner = Learner(called, self.target_net, loss, self.sync, max_grad_norm=optim.max_grad_norm)
 
     def update(self, number: int, refresh_every: int = 7) -> None:
         """Learn from this rank's slice of batch `number`; refresh the target as a run would."""
-        self.learner.update(mine(joined(number), self.ranks), Rates(lr=self.optim.lr))
+        batch = mine(joined(number), self.ranks, self.config.sync.stages)
+        self.learner.update(batch, Rates(lr=self.optim.lr))
         if number % refresh_every == refresh_every - 1:
             self.sync.refresh(0.5)
 
@@ -77,10 +83,10 @@ def joined(number: int) -> Batch:
     return Batch(normal(BATCH, 6), action, normal(BATCH), normal(BATCH).abs(), normal(BATCH, 6), torch.arange(BATCH))
 
 
-def mine(batch: Batch, ranks: Ranks) -> Batch:
-    """This rank's slice of a joined batch."""
-    each = BATCH // ranks.world_size
-    return batch.map(lambda field: field[ranks.rank * each : (ranks.rank + 1) * each])
+def mine(batch: Batch, ranks: Ranks, stages: int = 1) -> Batch:
+    """This rank's slice of a joined batch, or its replica's, of so many neighbours."""
+    each, place = BATCH * stages // ranks.world_size, ranks.rank // stages
+    return batch.map(lambda field: field[place * each : (place + 1) * each])
 
 
 def clipped(optim: OptimConfig, norm: float = 0.2) -> OptimConfig:

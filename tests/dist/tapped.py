@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-HEARD = ("all_reduce", "broadcast", "all_gather", "all_to_all_single", "batch_isend_irecv")
+HEARD = ("all_reduce", "broadcast", "all_gather", "all_to_all_single", "batch_isend_irecv", "send")
 RENAMED = {"all_gather_single": "all_gather_into_tensor", "reduce_scatter_single": "reduce_scatter_tensor"}
 """Since torch 2.13; heard under the new names."""
 
@@ -38,6 +38,9 @@ class Tap:
 
     def all_to_all_single(self, received: Any, everyones: Any, *_: Any, group: Any = None, **__: Any) -> float:
         return everyones.nbytes * _share(group)
+
+    def send(self, tensor: Any, *_: Any, **__: Any) -> float:
+        return float(tensor.nbytes)
 
     def batch_isend_irecv(self, operations: Any) -> float:
         return sum(operation.tensor.nbytes for operation in operations if operation.op is dist.isend)

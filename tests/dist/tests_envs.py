@@ -79,5 +79,13 @@ class Drift(Walk):
         return reward
 
 
-for _name, _class in {"Walk": Walk, "Crash": Crash, "NaN": NotANumber, "Killed": Killed, "Drift": Drift}.items():
+class Stray(Walk):
+    """Stands for an environment that is not reproducible: once, one rank is paid otherwise."""
+
+    def go_wrong(self, reward: float) -> float:
+        return reward + 0.5
+
+
+FAULTS = {"Crash": Crash, "NaN": NotANumber, "Killed": Killed, "Drift": Drift, "Stray": Stray}
+for _name, _class in {"Walk": Walk, **FAULTS}.items():
     gym.register(f"{_name}-v0", _class)

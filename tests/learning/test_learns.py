@@ -23,6 +23,11 @@ def test_catch(tmp_path: Path) -> None:
     assert evaluation(["train", "debug"], tmp_path)["mean"] == CATCH_OPTIMAL_RETURN
 
 
+def test_catch_with_half_of_the_network_in_each_of_two_processes(tmp_path: Path) -> None:
+    arguments = ["train", "debug", "--sync.stages", "2"]
+    assert evaluation(arguments, tmp_path, ranks=2, deadline=110)["mean"] == CATCH_OPTIMAL_RETURN
+
+
 def test_chain_with_three_steps_and_truncation(tmp_path: Path) -> None:
     """Its optimum needs seven steps to the right in a row, and the value of states where episodes are cut."""
     arguments = ["train", "debug", "--env.id", "toy/Chain", "--replay.n_step", "3", "--loss.double", "True"]

@@ -19,6 +19,7 @@ WAYS: dict[str, tuple[str, ...]] = {
     "server, asynchronous": ("--sync.kind", "server", "--sync.asynchronous", "True", "--sync.staleness", "3"),
     "int8": ("--sync.compress", "int8"),
     "topk": ("--sync.compress", "topk", "--sync.compress_share", "0.05"),
+    "stages": ("--sync.stages", "2"),
     "powersgd": ("--sync.compress", "powersgd", "--sync.compress_rank", "2"),
 }
 

@@ -29,7 +29,7 @@ RUNS: dict[str, tuple[int, tuple[str, ...]]] = {
 
 def rows(run_dir: Path) -> list[dict[str, Any]]:
     """What was logged, less the bytes: a save and a start have some of their own."""
-    return [{k: v for k, v in row.items() if k != "sync/megabytes_sent"} for row in metrics(run_dir)]
+    return [{k: v for k, v in row.items() if not k.startswith("sync/megabytes_sent")} for row in metrics(run_dir)]
 
 
 def own_weights(checkpoint: Path) -> list[torch.Tensor]:

@@ -10,6 +10,7 @@ from trainer.presets import PRESETS
 from trainer.validate import validate
 
 ROLLOUT = "--replay.kind rollout"
+STAGES = "--shards 2 --sync.stages 2"
 TASKS = "--env.tasks toy/Catch toy/Chain --shards 2"
 
 # what follows `train debug` -> how the line begins
@@ -120,6 +121,27 @@ CASES: list[tuple[str, str]] = [
     ("--sync.noise_scale True", "--sync.noise_scale True: a single rank has no other gradient to compare its own"),
     ("--sync.noise_scale True --shards 2 --sync.kind ddp", "--sync.noise_scale True: --sync.kind ddp never has the"),
     ("--sync.noise_scale True --sync.compress topk", "--sync.noise_scale True: behind --sync.compress topk there is"),
+    # replicas spread over ranks
+    ("--sync.microbatches 2", "--sync.microbatches 2: without stages a batch goes through the layers at once"),
+    ("--sync.stages 2", "--sync.stages 2: 1 rank(s) cannot be divided into replicas of 2"),
+    (f"{STAGES} --sync.kind ddp", "--sync.kind ddp: gradients of stages are averaged by all-reduce alone; leave it"),
+    (f"{STAGES} --sync.compress int8", "--sync.compress int8: gradients of stages travel as they are"),
+    (f"{STAGES} --sync.noise_scale True", "--sync.noise_scale True: it is measured on the gradient of the whole"),
+    (f"{STAGES} --optim.levels head=sgd", "--optim.levels head=sgd: each stage has one optimizer"),
+    (f"{STAGES} --replay.kind sequence --net.lstm 8", "--net.lstm 8: a recurrent network is not cut into stages"),
+    (f"{STAGES} --net.noisy True", "--net.noisy True: every stage would have to draw the noise of all layers"),
+    (f"{STAGES} --net.ensemble 3", "--net.ensemble 3: the heads of an ensemble are one layer"),
+    (f"{STAGES} --net.head iqn", "--net.head iqn: its fractions are drawn where the head is"),
+    (f"{STAGES} --env.tasks toy/Catch toy/Chain", "--env.tasks toy/Catch toy/Chain: stages do not tell each other"),
+    (f"{STAGES} --pixels.spr 2", "--pixels.spr 2.0: it needs the inner layers of the network in one place"),
+    (f"{STAGES} --teacher.runs a", "--teacher.runs a: teachers would be whole on every rank"),
+    (f"{STAGES} --demos.path x", "--demos.path x: not proven with demonstrations"),
+    (f"{STAGES} {ROLLOUT}", "--replay.kind rollout: a rollout is valued by the network in another way"),
+    (f"{STAGES} --sync.microbatches 3", "--sync.microbatches 3: cannot share out the 64 rows of a replica's batch"),
+    (
+        f"{STAGES} --sync.microbatches 2 --net.torso impala --net.spectral_norm True",
+        "--net.spectral_norm True: it goes",
+    ),
 ]
 
 

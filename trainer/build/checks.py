@@ -6,6 +6,7 @@ import torch
 
 from trainer.build.demos import check_demos
 from trainer.build.nets import build_net, check_torso, torso_kind
+from trainer.build.stages import check_stages
 from trainer.build.teacher import check_teachers
 from trainer.config import Config, ConfigError
 from trainer.config.levels import check_names, parse_levels
@@ -20,6 +21,7 @@ def check_environment(config: Config, spec: EnvSpec) -> None:
     check_teachers(config, spec)
     check_demos(config, spec)
     _check_levels(config, spec)
+    check_stages(config, spec)
 
 
 def check_device(config: Config, device: torch.device) -> None:

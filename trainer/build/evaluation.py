@@ -26,7 +26,8 @@ def build_evaluator(
 
     def evaluate() -> list[Episode]:
         played = play_episodes(config, layout, spec, net, ranks.device)
-        return [episode for part in ranks.gather(played, patient=True) for episode in part]
+        mine = played if layout.reports else []
+        return [episode for part in ranks.gather(mine, patient=True) for episode in part]
 
     return evaluate
 

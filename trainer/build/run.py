@@ -12,9 +12,10 @@ from trainer import checkpoint
 from trainer.build.envs import build_envs
 from trainer.build.evaluation import build_evaluator
 from trainer.build.losses import build_loss
-from trainer.build.nets import DTYPES, Weights, build_net, threads
+from trainer.build.nets import DTYPES, threads
 from trainer.build.policy import build_policy
 from trainer.build.replay import build_replay
+from trainer.build.stages import build_share, meet_stages, weights_of
 from trainer.build.sync import build_sync
 from trainer.build.teacher import load_teachers
 from trainer.config import Config
@@ -39,10 +40,11 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
     torch.set_num_threads(threads(config, spec, launch))
     torch.set_flush_denormal(True)  # moments of dead units decay through denormals, which a CPU handles slowly
     envs = build_envs(config, layout, spec, device)
-    net = build_net(config, spec, device)
-    target_net = build_net(config, spec, device).requires_grad_(False)
     spans = Spans()
-    sync = build_sync(config, net, target_net, ranks, spans)
+    meeting = meet_stages(config, ranks, spans)
+    net = build_share(config, spec, device, meeting)
+    target_net = build_share(config, spec, device, meeting).requires_grad_(False)
+    sync = build_sync(config, net, target_net, ranks, spans, meeting)
     generators = {shard: seeding.generator(config.seed, "learner", shard, device) for shard in layout.owned}
     draws = Streams(generators, device, dtype)
     teacher = load_teachers(config, spec, ranks)
@@ -74,7 +76,7 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
         learner=learner,
         draws=draws,
         sync=sync,
-        weights={"net": Weights(net), "target_net": Weights(target_net)},
+        weights={"net": weights_of(net, meeting), "target_net": weights_of(target_net, meeting)},
         logger=logger,
         spans=spans,
         stop=StopRequest().install(),

@@ -13,9 +13,10 @@ from trainer.build.allreduce import build_allreduce, build_ddp
 from trainer.config import Config
 from trainer.config.levels import LevelConfig, level_of, parse_levels
 from trainer.config.optimization import OptimConfig
+from trainer.nets import StageNetwork
 from trainer.runtime.ranks import Ranks
 from trainer.runtime.spans import Spans
-from trainer.sync import ClippedOptimizer, FlatParameters, Level, Strategy, Wire
+from trainer.sync import ClippedOptimizer, FlatParameters, Level, Meeting, Staged, Strategy, Wire
 from trainer.sync.gossip import Gossip, exponential, ring
 from trainer.sync.local_sgd import LocalSGD, Outer, node_wire
 from trainer.sync.overlap import Delayed
@@ -23,8 +24,18 @@ from trainer.sync.server import AsyncServer, SyncServer
 from trainer.sync.zero1 import ShardedOptimizer
 
 
-def build_sync(config: Config, net: nn.Module, target_net: nn.Module, ranks: Ranks, spans: Spans) -> Strategy:
-    """Put the networks into flat buffers and return the strategy that steps them."""
+def build_sync(
+    config: Config,
+    net: nn.Module,
+    target_net: nn.Module,
+    ranks: Ranks,
+    spans: Spans,
+    meeting: Meeting | None = None,
+) -> Strategy:
+    """Put the networks into flat buffers and return the strategy that steps them.
+
+    meeting: whom this rank meets where its networks are stages of larger ones.
+    """
     order = functools.partial(level_of, parse_levels(config.optim.levels))
     parts = {"zero1": ranks.world_size, "server": config.sync.servers}
     flat = FlatParameters(net, order, parts=parts.get(config.sync.kind, 1))
@@ -32,6 +43,9 @@ def build_sync(config: Config, net: nn.Module, target_net: nn.Module, ranks: Ran
     wire = Wire(ranks.rank, ranks.world_size, spans)
     levels = build_levels(config, flat)
     clipped = ClippedOptimizer(flat, levels)
+    if meeting is not None:
+        assert isinstance(net, StageNetwork)
+        return Staged(flat, target, clipped, meeting, net.begin)
     kinds: dict[str, Callable[[], Strategy]] = {
         "flat": lambda: build_allreduce(config, flat, target, clipped, wire),
         "ddp": lambda: build_ddp(config, flat, target, clipped, wire),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from trainer.cli import parse_train
+from trainer.combinations_sync import replicas
 from trainer.layout import scaled
 from trainer.validate import validate
 
@@ -14,6 +15,6 @@ def command(arguments: Sequence[str]) -> int:
     """Check the arguments of `lockstep train`. Raises ValueError for the first that cannot work."""
     request = parse_train(arguments)
     ranks = request.ranks or 1
-    shards = ranks if request.config.shards is None else request.config.shards
+    shards = replicas(request.config, ranks) if request.config.shards is None else request.config.shards
     validate(scaled(replace(request.config, shards=shards), shards), ranks)
     return 0

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trainer.cli import changes, parse_train
-from trainer.config import Config
+from trainer.config import Config, ConfigError
 from trainer.validate import validate
 
 MAKES = ("env.", "net.", "loss.", "pixels.", "teacher.", "demos.")
@@ -109,6 +109,9 @@ def show(report: Report) -> None:
 
 def _config(arguments: Sequence[str]) -> Config:
     config = parse_train(arguments).config
+    if config.sync.stages > 1:
+        problem = "the model of a cluster knows replicas of one rank each"
+        raise ConfigError("sync.stages", config.sync.stages, problem, "plan without it")
     shards = config.shards or len(config.env.tasks) or 1
     validate(dataclasses.replace(config, shards=shards), 1)
     return config

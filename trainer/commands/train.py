@@ -16,6 +16,7 @@ import torch
 from trainer import checkpoint
 from trainer.build import build_run, check_device, check_environment, check_memory, check_nodes, inspect_env
 from trainer.cli import Request
+from trainer.combinations_sync import replicas
 from trainer.commands.common import fail, tell, write_json
 from trainer.config import Config, ConfigError
 from trainer.envs import EnvSpec
@@ -46,7 +47,7 @@ def _check(request: Request, launch: Launch) -> tuple[Config, Layout, EnvSpec]:
     """Return the stated config, this rank's layout and the environment; ConfigError or ValueError if it cannot work."""
     stated = request.config
     if stated.shards is None:
-        stated = replace(stated, shards=launch.world_size)
+        stated = replace(stated, shards=replicas(stated, launch.world_size))
     assert stated.shards is not None
     if stated.shards < 1:
         raise ConfigError("shards", stated.shards, "out of range", "use 1 or more")
@@ -57,7 +58,7 @@ def _check(request: Request, launch: Launch) -> tuple[Config, Layout, EnvSpec]:
     check_nodes(config, launch)
     spec = inspect_env(config)
     check_environment(config, spec)
-    layout = Layout(config, stated.shards, launch.world_size, launch.rank)
+    layout = Layout(config, stated.shards, launch.world_size, launch.rank, config.sync.stages)
     check_memory(config, layout, spec, device, launch)
     return stated, layout, spec
 

@@ -76,6 +76,11 @@ class SyncConfig:
     """powersgd: rank of the factors (Vogels et al. 2019) [count]."""
     compress_share: float = 0.01
     """topk: share of the elements that travel (Lin et al. 2018); it saves bytes below 1 / ranks (0-1]."""
+    stages: int = 1
+    """flat: spread each replica over so many neighbouring ranks, each with some layers of the network (GPipe, Huang et
+    al. 2019), for networks too large for one device; ranks = replicas x stages [ranks]."""
+    microbatches: int = 1
+    """stages: rows pass through the layers in so many parts, on which the stages work at the same time [count]."""
     noise_scale: bool = False
     """flat, 2 ranks or more: estimate the gradient noise scale (McCandlish et al. 2018), the batch size beyond which
     more data per update hardly pays."""

@@ -7,6 +7,7 @@ from trainer.nets.layers import NoisyLinear
 from trainer.nets.qnet import QNetwork
 from trainer.nets.recurrent import RecurrentQNetwork
 from trainer.nets.spr import ForeseeingTorso
+from trainer.nets.stages import StageNetwork, layers
 from trainer.nets.tasks import TaskHead
 from trainer.nets.torsos import ImageTorso, VectorTorso, minatar, nature
 
@@ -21,10 +22,12 @@ __all__ = [
     "QNetwork",
     "QuantileHead",
     "RecurrentQNetwork",
+    "StageNetwork",
     "TaskHead",
     "ValueHead",
     "VectorTorso",
     "impala",
+    "layers",
     "map_side",
     "minatar",
     "nature",

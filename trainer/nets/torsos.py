@@ -26,6 +26,10 @@ class VectorTorso(nn.Module):
         x: Tensor = self.layers(obs.flatten(1), draws)
         return x
 
+    def chain(self) -> list[nn.Module]:
+        """Return what one behind the other does the same, without draws."""
+        return [nn.Flatten(), *self.layers]
+
 
 class ImageTorso(nn.Module):
     """Convolutions, then fully connected layers (or none), on channels-first images, [B, C, H, W] -> [B, features]."""
@@ -43,6 +47,10 @@ class ImageTorso(nn.Module):
     def forward(self, obs: Tensor, draws: Draws | None = None) -> Tensor:
         x: Tensor = self.layers(self.convs(obs).flatten(1), draws)
         return x
+
+    def chain(self) -> list[nn.Module]:
+        """Return what one behind the other does the same, without draws."""
+        return [*self.convs, nn.Flatten(), *self.layers]
 
 
 def conv_layers(obs_shape: tuple[int, ...], convs: Sequence[tuple[int, int, int]], norm: bool) -> nn.Sequential:

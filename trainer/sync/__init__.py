@@ -2,8 +2,22 @@
 
 from trainer.sync.allreduce import AllReduce, Overlapped
 from trainer.sync.flat import FlatParameters
+from trainer.sync.handoff import Handoff
+from trainer.sync.staged import Meeting, Staged, meet
 from trainer.sync.step import ClippedOptimizer, Level
 from trainer.sync.strategy import Strategy
 from trainer.sync.wire import Wire
 
-__all__ = ["AllReduce", "ClippedOptimizer", "FlatParameters", "Level", "Overlapped", "Strategy", "Wire"]
+__all__ = [
+    "AllReduce",
+    "ClippedOptimizer",
+    "FlatParameters",
+    "Handoff",
+    "Level",
+    "Meeting",
+    "Overlapped",
+    "Staged",
+    "Strategy",
+    "Wire",
+    "meet",
+]

@@ -40,14 +40,17 @@ class Replicas:
 
     def blame(self) -> str:
         """Name every rank that differs from rank 0 and its first differing parameter. A collective."""
+        return "; ".join(f"rank {rank} differs from rank 0 in {where}" for rank, where in self.differences())
+
+    def differences(self) -> list[tuple[int, str]]:
+        """Return which ranks differ from rank 0, and where. A collective."""
         differ = _differ(self._of_rank_0(), self.online.data.data)
         count, first = differ.sum(), differ.to(torch.uint8).argmax()
-        notes = [
-            f"rank {rank} differs from rank 0 in {self.online.name_at(where)} ({many} of {differ.numel()} elements)"
+        return [
+            (rank, f"{self.online.name_at(where)} ({many} of {differ.numel()} elements)")
             for rank, (many, where) in enumerate(self.wire.gather(torch.stack((count, first))).tolist())
             if many
         ]
-        return "; ".join(notes)
 
     def _of_rank_0(self) -> Tensor:
         return self.wire.broadcast_(self._received.copy_(self.online.data.data))

@@ -63,13 +63,14 @@ class Wire:
         """Hand `values` to rank `to` of the group, which waits for them with `receive_`."""
         self.sent += values.nbytes
         with self.spans("sync"):
-            dist.send(values, group=self.group, group_dst=to)
+            dist.send(self._passable(values), group=self.group, group_dst=to)
 
     def receive_(self, values: Tensor, source: int) -> Tensor:
         """Replace `values` by what rank `source` of the group sends."""
+        take = self._passable(values)
         with self.spans("sync"):
-            dist.recv(values, group=self.group, group_src=source)
-        return values
+            dist.recv(take, group=self.group, group_src=source)
+        return values.copy_(take)  # onto itself: nothing
 
     def gather_objects(self, value: Any) -> list[Any]:
         """Return every rank's object, in the order of ranks; for checkpoints and logs, and not counted."""
@@ -93,9 +94,7 @@ class Wire:
     def pass_on(self, values: Tensor, ahead: int, behind: int, received: Tensor) -> Tensor:
         """Hand `values` to rank `ahead` of the group while `received` is filled by rank `behind`; return `received`."""
         self.sent += values.nbytes
-        give, take = values, received
-        if values.is_cuda and not self._by_nccl(values):  # ranks that share a GPU: gloo passes on host memory alone
-            give, take = values.cpu(), received.cpu()
+        give, take = self._passable(values), self._passable(received)
         with self.spans("sync"):
             send = dist.P2POp(dist.isend, give, group=self.group, group_peer=ahead)
             receive = dist.P2POp(dist.irecv, take, group=self.group, group_peer=behind)
@@ -147,6 +146,10 @@ class Wire:
     def _part(self, values: Tensor) -> Tensor:
         mine: Tensor = values.view(self.world_size, -1)[self.rank]
         return mine
+
+    def _passable(self, values: Tensor) -> Tensor:
+        """Return `values` where one rank can pass them to another; gloo, with ranks that share a GPU: on the host."""
+        return values.cpu() if values.is_cuda and not self._by_nccl(values) else values
 
     def _by_nccl(self, values: Tensor) -> bool:
         return f"{values.device.type}:nccl" in dist.get_backend_config(self.group)
