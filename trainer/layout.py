@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from trainer.config import Config
 from trainer.schedules import Rates, ladder, linear, multiples
@@ -17,7 +17,7 @@ class Layout:
     shards: int
     world_size: int
     rank: int
-    stages: int = 1  # neighbouring ranks that have one replica together, and so the same share of everything
+    stages: int = field(default=1, kw_only=True)  # neighbouring ranks that have one replica, and one share, together
 
     @property
     def owned(self) -> range:

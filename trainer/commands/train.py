@@ -58,7 +58,7 @@ def _check(request: Request, launch: Launch) -> tuple[Config, Layout, EnvSpec]:
     check_nodes(config, launch)
     spec = inspect_env(config)
     check_environment(config, spec)
-    layout = Layout(config, stated.shards, launch.world_size, launch.rank, config.sync.stages)
+    layout = Layout(config, stated.shards, launch.world_size, launch.rank, stages=config.sync.stages)
     check_memory(config, layout, spec, device, launch)
     return stated, layout, spec
 
