@@ -7,6 +7,7 @@ READY := $(VENV)/.ready
 RANKS = $(shell $(BIN)/python -c "import torch; print(torch.cuda.device_count() or 2)")
 PRESET ?= cartpole
 ARGS ?=
+JOBS ?= slurm
 
 .PHONY: train test test-slow test-slurm lint types clean
 
@@ -19,12 +20,12 @@ test: lint types
 	$(BIN)/python -m pytest -m "not slow and not slurm" -n 2 --dist loadfile
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow --timeout 1800
+	$(BIN)/python -m pytest -m "slow and not slurm" --timeout 1800
 
 # each worker on a SLURM of its own, which goes with it; most of the time goes in waiting for SLURM's clocks.
 # Where none is installed it says so and is content
 test-slurm: $(READY)
-	@if $(BIN)/python tests/slurm/cluster.py; then $(BIN)/python -m pytest tests/slurm -m slurm -n 3 --dist load; fi
+	@if $(BIN)/python tests/slurm/cluster.py; then $(BIN)/python -m pytest tests/slurm -m "$(JOBS)" -n 3 --dist load; fi
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -8,14 +8,14 @@ import pytest
 from test_failures import fails
 
 
-@pytest.mark.parametrize("kind", ["zero1", "overlap"])
+@pytest.mark.parametrize("kind", ["zero1", pytest.param("overlap", marks=pytest.mark.slow)])
 def test_a_killed_rank(kind: str, tmp_path: Path) -> None:
     program = fails("Killed", tmp_path, "spawn", "--sync.kind", kind)
     assert "rank 1 failed first" in program.lines[-1], program.output
     assert "Signal 9 (SIGKILL)" in program.lines[-1], program.output
 
 
-@pytest.mark.parametrize("kind", ["zero1", "overlap"])
+@pytest.mark.parametrize("kind", [pytest.param("zero1", marks=pytest.mark.slow), "overlap"])
 def test_non_finite_loss_on_one_rank(kind: str, tmp_path: Path) -> None:
     """Late gradients do not hide it: the loss is that of the update itself."""
     program = fails("NaN", tmp_path, "spawn", "--sync.kind", kind)

@@ -37,7 +37,7 @@ def own_weights(checkpoint: Path) -> list[torch.Tensor]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", RUNS)
+@pytest.mark.parametrize("kind", ["local_sgd", pytest.param("gossip", marks=pytest.mark.slow)])
 def test_resumed_equals_uninterrupted(kind: str, tmp_path: Path) -> None:
     ranks, flags = RUNS[kind]
     run(
@@ -64,6 +64,7 @@ def test_resumed_equals_uninterrupted(kind: str, tmp_path: Path) -> None:
     assert outcome(moved)["updates"] == outcome(whole)["updates"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_agreed_state_starts_another_kind(tmp_path: Path) -> None:
     """From gossip to plain all-reduce and on to local SGD: the moments of one are those of the next."""

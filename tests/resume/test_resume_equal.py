@@ -18,6 +18,7 @@ COMMON = (
 RUNS = {"zero1": ("flat", 1), "overlap": ("overlap", 4)}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", RUNS)
 def test_resumed_equals_uninterrupted(kind: str, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def learned(run_dir: Path) -> list[tuple[float, float]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_resumed_in_stages_or_whole(tmp_path: Path) -> None:
     cut, whole = tmp_path / "cut", tmp_path / "whole"

@@ -12,6 +12,7 @@ from cluster import NODES, Cluster
 from jobs import PATIENCE, STEPS, Job, assert_same, launch, submit
 
 pytestmark = pytest.mark.timeout(1000)
+SLOW = pytest.mark.slow  # a second look at what a first one holds in continuous integration
 PACE = 0.03  # s a step, which makes 15 s of a run
 CHECKPOINT = 1_000  # env steps between two
 
@@ -59,7 +60,9 @@ def test_preempted(warned: bool, cluster: Cluster, whole: Path, tmp_path: Path) 
     assert ("batch: USR2 at" in job.said) == warned
 
 
-@pytest.mark.parametrize("how", ["--batch --signal=USR2", "--signal=USR2", "--signal=TERM"])
+@pytest.mark.parametrize(
+    "how", ["--batch --signal=USR2", *(pytest.param(how, marks=SLOW) for how in ("--signal=USR2", "--signal=TERM"))]
+)
 def test_signalled(how: str, cluster: Cluster, whole: Path, tmp_path: Path) -> None:
     """To the batch shell, or to the ranks and their torchrun."""
     job = submit(cluster, tmp_path / "run", pace=PACE)
@@ -79,7 +82,9 @@ def test_requeued_by_the_administrator(cluster: Cluster, whole: Path, tmp_path: 
     assert_same(job.run, whole)
 
 
-@pytest.mark.parametrize("node", NODES, ids=["the first node", "the second node"])
+@pytest.mark.parametrize(
+    "node", [NODES[0], pytest.param(NODES[1], marks=SLOW)], ids=["the first node", "the second node"]
+)
 def test_a_node_dies(node: str, cluster: Cluster, whole: Path, tmp_path: Path) -> None:
     job = submit(cluster, tmp_path / "run", pace=PACE)
     job.reach(CHECKPOINT + 200)
@@ -92,7 +97,7 @@ def test_a_node_dies(node: str, cluster: Cluster, whole: Path, tmp_path: Path) -
     assert_same(job.run, whole)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=SLOW), 1])
 def test_a_rank_dies(rank: int, cluster: Cluster, whole: Path, tmp_path: Path) -> None:
     """torchrun starts all ranks anew, from the last checkpoint, within the same life of the job."""
     job = submit(cluster, tmp_path / "run", pace=PACE)
