@@ -52,20 +52,24 @@ def check_runs(job: Job, runs: Iterable[tuple[Path, Sequence[str]]]) -> None:
     A login node may lack what the trainer needs; then the batch script asks the same on the node where it begins.
     """
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for refusal in pool.map(lambda run: _refusal(job, *run), runs):
-            if refusal:
-                raise ValueError(refusal)
+        for told in pool.map(lambda run: _refusal_of(job, *run), runs):
+            if told:
+                raise ValueError(told)
 
 
-def _refusal(job: Job, run: Path, arguments: Sequence[str]) -> str:
-    """Return what the trainer says against a run; empty if it accepts it or cannot be asked here."""
-    where = ["--log.dir", str(run.parent), "--log.name", run.name, "--resume", "auto"]
-    asks = [job.python, "-m", "trainer", "check", *arguments, *where, "--ranks", str(job.world_size)]
+def refusal(python: str, arguments: Sequence[str], ranks: int) -> str:
+    """Return what the trainer says against a run on so many ranks; empty if it accepts it or cannot be asked here."""
+    asks = [python, "-m", "trainer", "check", *arguments, "--ranks", str(ranks)]
     try:
         said = subprocess.run(asks, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
         return ""
     return said.stderr.strip().removeprefix("lockstep: ") if said.returncode == EXIT_BAD_INPUT else ""
+
+
+def _refusal_of(job: Job, run: Path, arguments: Sequence[str]) -> str:
+    where = ["--log.dir", str(run.parent), "--log.name", run.name, "--resume", "auto"]
+    return refusal(job.python, [*arguments, *where], job.world_size)
 
 
 def _writable(folder: Path) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from launch.checks import refusal
 from launch.options import Parser, count, split
 
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"
@@ -60,9 +61,10 @@ def render(
 def command(argv: Sequence[str]) -> int:
     """Run `lockstep launch local`: print the command line, or become it. Raises ValueError for bad input."""
     own, arguments = _parse(argv)
+    ranks = own.ranks or count_gpus(os.environ) or DEFAULT_RANKS
     launching = render(
         arguments,
-        ranks=own.ranks or count_gpus(os.environ) or DEFAULT_RANKS,
+        ranks=ranks,
         max_restarts=own.max_restarts,
         python=sys.executable,
         signals=_handles_signals(),
@@ -70,6 +72,10 @@ def command(argv: Sequence[str]) -> int:
     if own.dry_run:
         print(launching.text())
         return 0
+    trained = arguments[1:] if arguments[0] == "train" else arguments
+    # under torchrun every rank would tell a mistake, and torchrun's own report would follow
+    if arguments[0] != "evaluate" and (told := refusal(sys.executable, trained, ranks)):
+        raise ValueError(told)
     # what the user has set stands
     os.execve(launching.command[0], launching.command, launching.environment | dict(os.environ))
 

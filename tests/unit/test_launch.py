@@ -105,6 +105,9 @@ def test_the_driver_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         (["local", "--ranks", "two", "--", "debug"], "--ranks two: not a number"),
         (["local", "--max-restarts", "-1", "--", "debug"], "--max-restarts -1: not a number of at least 0"),
         (["local", "--ranks", "--", "debug"], "--ranks"),
+        (["local", "--ranks", "2", "--", "debug", "--env.num_envs", "7"], "--env.num_envs 7: does not divide over 2"),
+        (["local", "--ranks", "2", "--", "train", "debug", "--env.num_env", "8"], "--env.num_env"),
+        (["local", "--", "--resume", "nowhere"], "nowhere"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(
