@@ -1,7 +1,7 @@
 """Weak and strong scaling: what more ranks bring, by each way to keep them together, and what it costs in learning.
 
     python -m benchmarks.scaling [--work paced] [--ranks 1 2 4] [--strategies flat ddp ...] [--modes weak strong]
-    python -m benchmarks.scaling --suite cpu              # all that docs/distributed.md shows, in less than 20 minutes
+    python -m benchmarks.scaling --suite cpu              # all that docs/distributed.md shows, in half an hour
     python -m benchmarks.scaling --short                  # a look at the benchmark itself, in seconds
     torchrun ... -m benchmarks.scaling --out DIR [...]    # every rank of an allocation; one number of ranks
 

@@ -1,19 +1,21 @@
 """From measured rows of few ranks to a prediction for more, on a machine whose cores they share.
 
 Rows are those of benchmarks/scaling.py. Parts of a rank's time are treated by what they are: acting, learning and the
-rest need a core, and ranks in lockstep need theirs at the same time; an environment that waits for something needs
-none; the exchange is messages, whose number grows as a ring's.
+rest need a core, for which ranks queue; an environment that waits for something needs none; the exchange is messages,
+whose time is mostly that of being woken, and grows with their number alone.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Row = Mapping[str, Any]
 
-COMPUTE = ("act", "learn", "other")
+MEET = 0.5
+"""Of ranks that wait for their environments, so many come to a core at the same time. Fitted to quiet runs here."""
 LIMIT = 0.2
 """The most that a prediction for 4 ranks from rows of 1 and 2 may be off."""
 
@@ -59,24 +61,40 @@ def read(row: Row) -> Measured:
     return Measured(row["ranks"], {part: share / updates for part, share in row["shares"].items()}, rate / updates)
 
 
-def extrapolate(one: Measured, two: Measured, ranks: int, cores: int, *, weak: bool, waits: bool) -> Measured:
+def messages(strategy: str, ranks: int) -> float:
+    """Return how many messages one after the other a rank's update waits for, beside those between two ranks.
+
+    All-reduce, reduce-scatter and all-gather go around a ring, a server hears one rank after the other; in gossip a
+    rank is held up by as many neighbours as the exponential graph has distances.
+    """
+    return math.log2(ranks) if strategy == "gossip" else ranks - 1
+
+
+def extrapolate(
+    one: Measured, two: Measured, ranks: int, cores: int, *, weak: bool, waits: bool, strategy: str = ""
+) -> Measured:
     """Predict `ranks` ranks from one and from two.
 
     weak: every rank's work stays the same. waits: environments need no core. Under strong scaling the part of the time
-    that halves from one to two ranks goes on to shrink with their number; the rest stays.
+    that halves from one to two ranks goes on to shrink with their number; the rest stays. What learning takes beyond
+    that of one rank is exchange, which some strategies hide there.
     """
-    crowd, crowd_two = max(1.0, ranks / cores), max(1.0, 2 / cores)
+    meet = MEET if waits else 1.0
+    crowd, crowd_two = (1 + meet * max(0.0, many / cores - 1) for many in (ranks, 2))
+    hidden = max(0.0, two.parts["learn"] - one.parts["learn"] * crowd_two)
     parts = {}
     for name, before in two.parts.items():
-        alone = one.parts.get(name, before)
         if name == "sync":
             continue
-        uncrowded = before if name == "env" and waits else before / crowd_two
+        alone = one.parts.get(name, before)
+        compute = before - hidden if name == "learn" else before
+        uncrowded = compute if name == "env" and waits else compute / crowd_two
         if not weak:
             shared = min(max(0.0, 2 * (alone - uncrowded)), alone)  # t = fixed + shared / ranks
             uncrowded = alone - shared + shared / ranks
         parts[name] = uncrowded if name == "env" and waits else uncrowded * crowd
-    parts["sync"] = two.parts["sync"] * (ranks - 1) * crowd / crowd_two
+    woken = 1.0 if waits else crowd / crowd_two  # where cores are never idle, being woken means to queue
+    parts["sync"] = (two.parts["sync"] + hidden) * messages(strategy, ranks) * woken
     return Measured(ranks, parts, one.env_steps * (ranks if weak else 1))
 
 
@@ -92,7 +110,9 @@ def checks(rows: Iterable[Row], ranks: int = 4) -> list[Check]:
             pair = group.get((strategy, 2))
             if count == ranks and alone and pair is not None:
                 cores, waits = row["cores"], work.startswith("paced")
-                ahead = extrapolate(read(alone[0]), read(pair), ranks, cores, weak=mode == "weak", waits=waits)
+                ahead = extrapolate(
+                    read(alone[0]), read(pair), ranks, cores, weak=mode == "weak", waits=waits, strategy=strategy
+                )
                 told.append(Check(work, mode, strategy, ranks, ahead.env_steps_per_s, read(row).env_steps_per_s))
     return told
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from benchmarks.simulate import fit, published
+from benchmarks.simulate import published
 from launch.model import collectives, fabric
 from launch.model.advice import CANDIDATES
 from launch.model.cluster import A100_IB, CLUSTERS, H100_IB, THIS_MACHINE, Cluster
@@ -252,50 +252,3 @@ def test_published_all_reduces(capsys: pytest.CaptureFixture[str]) -> None:
     off = [point for point in published.POINTS if not 1 / COMM_FACTOR <= point.ratio <= COMM_FACTOR]
     assert [(point.source, point.size) for point in off] == [(published.NCCL_1244, published.MIB)]
     assert statistics.median(abs(point.ratio - 1) for point in published.POINTS) < 0.2
-
-
-def row(ranks: int, seconds: dict[str, float], env_steps: float, **more: object) -> dict[str, object]:
-    """A row as benchmarks.scaling writes it, of ranks that spend so many seconds on an update."""
-    whole = sum(seconds.values())
-    return {
-        "work": "cartpole",
-        "mode": "weak",
-        "strategy": "flat",
-        "ranks": ranks,
-        "cores": 2,
-        "env_steps_per_s": [env_steps / whole] * 2,
-        "updates_per_s": [1 / whole] * 2,
-        "shares": {part: spent / whole for part, spent in seconds.items()},
-    } | more
-
-
-def test_rows_of_few_ranks_foretell_more() -> None:
-    """A machine made of a core-bound part, a part that waits, and an exchange that grows with the messages."""
-
-    def truth(ranks: int) -> dict[str, object]:
-        crowd = max(1.0, ranks / 2)
-        cpu = {"act": 0.2, "learn": 1.0, "other": 0.1}
-        spent = {name: value * crowd for name, value in cpu.items()} | {"env": 0.5}
-        return row(ranks, spent | {"sync": 0.05 * (ranks - 1) * crowd}, 8.0 * ranks, work="paced")
-
-    (one,) = fit.checks([truth(1), truth(2), truth(4)])
-    assert one.error == pytest.approx(0.0, abs=1e-9)
-    assert one.passed
-    (wrong,) = fit.checks([truth(1), truth(2), truth(4) | {"env_steps_per_s": [1.0, 1.0]}])
-    assert not wrong.passed
-
-
-def test_under_strong_scaling_the_shared_part_shrinks() -> None:
-    """learn = 0.4 + 1.6 / ranks on as many cores as ranks."""
-
-    def truth(ranks: int) -> dict[str, object]:
-        spent = {"act": 0.1, "learn": 0.4 + 1.6 / ranks, "other": 0.1, "env": 0.2, "sync": 0.02 * (ranks - 1)}
-        return row(ranks, spent, 8.0, mode="strong", cores=4)
-
-    (one,) = fit.checks([truth(1), truth(2), truth(4)])
-    assert one.error == pytest.approx(0.0, abs=1e-9)
-
-
-def test_rows_without_companions_are_not_checked() -> None:
-    assert fit.checks([row(1, {"learn": 1.0, "sync": 0.0}, 8), row(4, {"learn": 1.0, "sync": 0.1}, 8)]) == []
-    assert "no rows" in fit.report([])

@@ -7,10 +7,9 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-import pytest
 from test_scaling import row
 
-from benchmarks import report, rows
+from benchmarks import report
 
 
 class Page(HTMLParser):
@@ -84,7 +83,6 @@ def test_a_report_of_nothing_says_what_to_run(tmp_path: Path, capsys: pytest.Cap
     assert "--suite cpu writes them" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(not (rows.HERE / "results" / "scaling.jsonl").exists(), reason="no rows are recorded")
 def test_recorded_rows_make_a_page(tmp_path: Path) -> None:
     assert report.main(["--page", str(tmp_path / "page.html")]) == 0
     assert Page((tmp_path / "page.html").read_text()).loads == []
