@@ -28,13 +28,14 @@ Facts = Mapping[str, Any]
 
 def command(
     argv: Sequence[str],
-    ask: Callable[[Sequence[str]], Facts],
+    ask: Callable[[Sequence[str], int], Facts],
     count_run: Callable[[Sequence[str]], Facts],
     show: Callable[[Report], None],
 ) -> int:
     """Run `lockstep plan`. Raises ValueError for bad input.
 
-    ask: what the arguments behind our own options mean (needs no torch); count_run: how much is in the run (does).
+    ask: what the arguments behind our own options mean on so many ranks (needs no torch); count_run: how much is in the
+    run (does).
     """
     own, arguments = parser().parse_known_args(argv)
     cluster = find_cluster(own.profile, own.price)
@@ -43,7 +44,7 @@ def command(
     gpus = count("--gpus", own.gpus, 1)
     if gpus > cluster.most:
         raise ValueError(f"--gpus {gpus}: the model is made for up to {cluster.most}; use {cluster.most} or less")
-    facts = ask(arguments)
+    facts = ask(arguments, gpus)
     counts = Counts.read(counted().get(facts["key"]) or count_run(arguments))
     show(report(facts["title"], Load(**facts["load"]), counts, cluster, gpus, Strategy.read(facts["sync"])))
     if own.sources:

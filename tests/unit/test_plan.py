@@ -54,6 +54,13 @@ def test_own_options_may_stand_anywhere(capsys: pytest.CaptureFixture[str]) -> N
     assert "times as fast as ddp, as stated" in text
 
 
+def test_what_needs_several_ranks_is_planned_for_them(capsys: pytest.CaptureFixture[str]) -> None:
+    stated = ("cartpole", "--sync.kind", "server", "--sync.servers", "2")
+    assert "> flat" in said(capsys, *stated, "--gpus", "4")
+    assert main(["plan", *stated, "--gpus", "1"]) == 2
+    assert "--sync.servers 2: each is one of the 1 rank(s)" in capsys.readouterr().err
+
+
 def test_sources_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nccl-tests#212" in said(capsys, "atari", "--gpus", "1", "--sources")
 

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from trainer.cli import changes, parse_train
-from trainer.config import Config, ConfigError
+from trainer.combinations_sync import check_sync
+from trainer.config import Config, ConfigError, SyncConfig
 from trainer.validate import validate
 
 MAKES = ("env.", "net.", "loss.", "pixels.", "teacher.", "demos.")
@@ -56,9 +57,10 @@ class _Pace(NamedTuple):
     updates_per_env_step: float
 
 
-def ask(arguments: Sequence[str]) -> dict[str, Any]:
+def ask(arguments: Sequence[str], ranks: int = 1) -> dict[str, Any]:
     """Return what `lockstep train ARGUMENTS` would ask for. Raises ValueError; torch is not imported."""
     config = _config(arguments)
+    check_sync(config, ranks)
     pace = _pace(config)
     return {
         "title": f"{config.preset} ({config.env.name})",
@@ -113,7 +115,7 @@ def _config(arguments: Sequence[str]) -> Config:
         problem = "the model of a cluster knows replicas of one rank each"
         raise ConfigError("sync.stages", config.sync.stages, problem, "plan without it")
     shards = config.shards or len(config.env.tasks) or 1
-    validate(dataclasses.replace(config, shards=shards), 1)
+    validate(dataclasses.replace(config, shards=shards, sync=SyncConfig()), 1)  # batches may be made to fit more ranks
     return config
 
 
