@@ -9,7 +9,9 @@ PRESET ?= cartpole
 ARGS ?=
 JOBS ?= slurm
 
-.PHONY: train test test-slow test-slurm lint types clean
+ROWS ?=
+
+.PHONY: train test test-slow test-chaos test-slurm lint types clean
 
 train: $(READY)
 	OMP_NUM_THREADS=1 TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 \
@@ -21,6 +23,10 @@ test: lint types
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m "slow and not slurm" --timeout 1800
+
+# the table of docs/reliability.md, which takes hours; make test-chaos ROWS="kill-2 flip" for a part of it
+test-chaos: $(READY)
+	$(BIN)/python -m benchmarks.chaos $(if $(ROWS),--rows $(ROWS))
 
 # each worker on a SLURM of its own, which goes with it; most of the time goes in waiting for SLURM's clocks.
 # Where none is installed it says so and is content

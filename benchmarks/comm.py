@@ -6,7 +6,7 @@ Starts gloo ranks on this machine, one thread each, and measures on rank 0, inte
 
 - `bare`: `dist.all_reduce` of a tensor as long as the gradient.
 - `exchange`: `Sync.step` of kind flat with nothing behind the exchange, neither clip nor optimizer. The limit holds
-  exchange / bare.
+  exchange / bare. It goes through shared memory, the bare one and `sockets` over the loopback.
 - `alone`, `flat`, `ddp`: a whole update (losses, backward, exchange, Adam) without exchange and with either kind. The
   faster of the two is what `--sync.kind` should be.
 
@@ -174,6 +174,7 @@ def _bytes(update: Update, name: str, ranks: Ranks, calls: int) -> dict[str, Any
     """Return the bytes of one update, all ranks together, three times over. A collective."""
     sync = update.sync
     calls = -(-calls // 16) * 16  # whole periods of local SGD
+    shared, sync.wire.shared = sync.wire.shared, None  # so that a loopback sees it
     with sync.agreed():
         pass
     update.run(16)
@@ -188,6 +189,7 @@ def _bytes(update: Update, name: str, ranks: Ranks, calls: int) -> dict[str, Any
     told = sum(ranks.gather(sync.report()["megabytes_sent"]))
     with sync.agreed():  # an asynchronous server's threads end here
         pass
+    sync.wire.shared = shared
     words, formula = FORMULAS[name]
     shape = Shape([tuple(p.shape) for p in update.net.parameters()], ranks.world_size)
     return {

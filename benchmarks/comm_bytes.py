@@ -85,6 +85,7 @@ def _server(of: Shape) -> float:
 
 FORMULAS: dict[str, tuple[str, Callable[[Shape], float]]] = {
     "flat": ("2n(p-1)", _all_reduce),
+    "sockets": ("2n(p-1)", _all_reduce),
     "ddp": ("2n(p-1)", _all_reduce),
     "overlap": ("2n(p-1)", _all_reduce),
     "zero1": ("3n(p-1) on gloo", _zero1),

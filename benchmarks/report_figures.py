@@ -19,6 +19,7 @@ Row = Mapping[str, Any]
 # by family: who averages every gradient is blue, who sends less is orange, who does not wait for all is green or purple
 STYLE: dict[str, tuple[str, str]] = {
     "flat": ("#0b3c6f", "o"),
+    "sockets": ("#5b7ea6", "H"),
     "ddp": ("#2f7fc1", "s"),
     "zero1": ("#5aa7dd", "^"),
     "overlap": ("#8ec6ee", "D"),

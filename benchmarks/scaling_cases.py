@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 STRATEGIES: dict[str, tuple[str, ...]] = {
     "flat": ("--sync.kind", "flat"),
+    "sockets": ("--sync.kind", "flat", "--sync.shared_memory", "False"),
     "ddp": ("--sync.kind", "ddp"),
     "zero1": ("--sync.kind", "zero1"),
     "overlap": ("--sync.kind", "overlap"),
@@ -47,11 +48,11 @@ SUITES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("scaling", "--work", "paced", "--modes", "weak", "--ranks", "1", "2", "4", "--env-steps", "5000"),
         (
             *("scaling", "--work", "paced", "--modes", "strong", "--ranks", "1", "2", "4", "--env-steps", "8000"),
-            *("--strategies", "flat", "ddp"),
+            *("--strategies", "flat", "sockets", "ddp"),
         ),
         (
             *("scaling", "--work", "cartpole", "--ranks", "1", "2", "--env-steps", "10000"),
-            *("--strategies", "flat", "ddp"),
+            *("--strategies", "flat", "sockets", "ddp"),
         ),
         ("slow", "--ranks", "4", "--seconds", "8"),
         ("comm", "--net", "mlp", "--strategies", "all"),

@@ -46,7 +46,7 @@ class Scenario:
 
     env: dict[str, float]
     megabits: float | None = None
-    strategies: tuple[str, ...] = tuple(STRATEGIES)
+    strategies: tuple[str, ...] = tuple(name for name in STRATEGIES if name != "sockets")
 
 
 SCENARIOS = {
@@ -150,6 +150,7 @@ def arguments(scenario: Scenario, strategy: str, seed: int, notes: Path, folder:
         *("--total_env_steps", never, "--runtime.poll_every", never, "--log.every", never, "--eval.episodes", "0"),
         *("--runtime.device", "cpu", "--runtime.threads", "1", "--seed", str(seed)),
         *("--log.dir", str(folder), "--log.name", "run", *QUIET, *STRATEGIES[strategy]),
+        *("--sync.shared_memory", "False"),  # ranks behind links of their own have none
     ]
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
+
+from trainer.runtime.launched import Launch
+from trainer.runtime.orphan import die_with_parent
 
 USAGE = """usage: lockstep COMMAND ...
 
@@ -26,6 +30,8 @@ EXIT_BAD_INPUT = 2
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; bad input is one line on stderr and status 2."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if Launch.read().by_torchrun:
+        die_with_parent(signal.SIGKILL)  # nothing is worth saving yet; a run that has begun is asked to stop instead
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0 if arguments else EXIT_BAD_INPUT
@@ -76,8 +82,6 @@ def _run(name: str, rest: list[str]) -> int:
 
 def _refuse(error: ValueError) -> int:
     """Print one line, once for all ranks."""
-    from trainer.runtime.launched import Launch
-
     if Launch.read().rank == 0:
         print(f"lockstep: {' '.join(str(error).split())}", file=sys.stderr)
     return EXIT_BAD_INPUT

@@ -28,7 +28,9 @@ AUTO = "auto"
 """Value of --resume: the run that --log.dir and --log.name say, if there is one."""
 
 MAY_CHANGE = ("total_env_steps", "log.", "checkpoint.", "eval.", "sync.", "runtime.device", "runtime.threads")
-MAY_CHANGE_TOO = ("runtime.timeout", "runtime.poll_every", "env.threads", "teacher.runs", "demos.path")
+MAY_CHANGE_RUNTIME = ("runtime.compile", "runtime.timeout", "runtime.save_timeout", "runtime.poll_every")
+MAY_CHANGE_DATA = ("env.threads", "env.timeout", "env.max_restarts", "teacher.runs", "demos.path")
+MAY_CHANGE_TOO = (*MAY_CHANGE_RUNTIME, *MAY_CHANGE_DATA, "optim.max_skipped")
 """Fields (or sections) that a resumed run may change: they do not alter what was computed so far."""
 
 _T = TypeVar("_T")
@@ -64,7 +66,7 @@ def parse_train(argv: Sequence[str]) -> Request:
         base = Config()
     else:
         base = find_preset(preset)
-    _check_names(rest, [name for name in (*_flatten(Config().to_dict()), "resume", "ranks") if name != "preset"])
+    _check_names(rest, [name for name in (*flatten(Config().to_dict()), "resume", "ranks") if name != "preset"])
     config = ask(
         Config,
         rest,
@@ -111,14 +113,14 @@ def read_config(path: Path, asked: str) -> Config:
         raise ValueError(f"{asked}: no config.json found there; name a run folder, as printed when the run began")
     try:
         config: Config = _from_dict(Config, json.loads(path.read_text()))
-    except (json.JSONDecodeError, TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{asked}: its config.json cannot be read ({error}); restore it, or start a new run") from None
     return config
 
 
 def changes(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
     """Return the dotted fields in which two configs differ, with both values."""
-    old, new = _flatten(before.to_dict()), _flatten(after.to_dict())
+    old, new = flatten(before.to_dict()), flatten(after.to_dict())
     return {name: (old[name], new[name]) for name in old if old[name] != new[name]}
 
 
@@ -197,11 +199,12 @@ def _one_line(box: str, more: str) -> str:
     return f"{text.rstrip('.')}; see `{more}`" if text else box.strip()
 
 
-def _flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the fields of a config, as `to_dict` gives them, by their dotted names."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = tuple(value) if isinstance(value, list) else value
     return flat

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,11 +23,18 @@ class Score(NamedTuple):
     length: float
 
 
-def play(envs: Envs, policy: Policy, quota: dict[int, int], epsilon: float, max_steps: int) -> list[Episode]:
+def play(
+    envs: Envs,
+    policy: Policy,
+    quota: dict[int, int],
+    epsilon: float,
+    max_steps: int,
+    note: Callable[[], object] = lambda: None,
+) -> list[Episode]:
     """Play until every environment (global index, in the order of `envs`) finished its quota of episodes; return those.
 
     A fixed number per environment: taking whichever end first would favour short episodes. An environment that is
-    still in one episode after `max_steps` counts it as it stands and plays no further.
+    still in one episode after `max_steps` counts it as it stands and plays no further. note: is called at every step.
     """
     left = dict(quota)
     played: list[Episode] = []
@@ -37,6 +44,7 @@ def play(envs: Envs, policy: Policy, quota: dict[int, int], epsilon: float, max_
     while any(left.values()):
         envs.send(policy.act(timestep, Rates(epsilon=epsilon)).action)
         timestep = envs.recv()
+        note()
         for episode in envs.episodes():
             if left[episode.env] > 0:
                 left[episode.env] -= 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,24 @@ from torch import Tensor, nn
 from trainer.types import Batch, Loss, LossOut, Rates, Sequences, State, Sync, UpdateOut
 
 
+class Found(NamedTuple):
+    """What differentiating the loss of a batch told besides the gradient, which is in the buffer of `sync`."""
+
+    loss: Tensor  # [B] per term
+    priority: Tensor  # [B]
+    metrics: dict[str, Tensor]  # name -> [B]
+    highest: Tensor | None  # [] largest priority over all ranks; None: nobody asks
+
+
+Differentiate = Callable[[Any, Rates], Found | None]
+"""(Batch or Sequences, rates) -> Found; None where it has no way to, and has touched nothing. A collective."""
+
+
 class Learner:
     """Turns batches into updates of the online network.
 
-    net: what losses call (as `Sync.prepare` returned it); target_net: the raw target network, no gradients.
+    net: what losses call (as `Sync.prepare` returned it); target_net: the raw target network, no gradients;
+    compiled: another way from a batch to its gradient, which is asked first.
     Metrics stay on the device until `drain`: the update itself never waits for it.
     """
 
@@ -25,9 +40,10 @@ class Learner:
         sync: Sync,
         *,
         max_grad_norm: float,
+        compiled: Differentiate = lambda batch, rates: None,
     ) -> None:
         self.net, self.target_net, self.loss, self.sync = net, target_net, loss, sync
-        self.max_grad_norm = max_grad_norm
+        self.max_grad_norm, self.compiled = max_grad_norm, compiled
         self.updates = 0
         self._recent: list[tuple[Tensor, ...]] = []  # what `drain` has not read yet, one entry an update
         self._names: tuple[str, ...] = ()
@@ -35,17 +51,21 @@ class Learner:
 
     def update(self, batch: Batch | Sequences, rates: Rates) -> UpdateOut:
         """Step the online network once on `batch`. A collective."""
-        out = self.loss(self.net, self.target_net, batch, rates)
-        weights, highest = self._weigh(batch.probability, out, rates.beta)
-        self.sync.zero_grad()
-        out.loss.backward(weights)  # type: ignore[no-untyped-call]
+        found = self.compiled(batch, rates) or self._differentiate(batch, rates)
         self.sync.set_lr(rates.lr)
         grad_norm = self.sync.step(self.max_grad_norm)
         self.updates += 1
-        self._names = ("td_loss", "grad_norm", *out.metrics)
-        loss = out.loss.detach() if out.terms is None else out.loss.detach() / out.terms.clamp(min=1)
-        self._recent.append((loss, grad_norm[None], *out.metrics.values()))  # averaged when read
-        return UpdateOut(priority=out.priority, highest=highest)
+        self._names = ("td_loss", "grad_norm", *found.metrics)
+        self._recent.append((found.loss, grad_norm[None], *found.metrics.values()))  # averaged when read
+        return UpdateOut(priority=found.priority, highest=found.highest)
+
+    def _differentiate(self, batch: Batch | Sequences, rates: Rates) -> Found:
+        """Leave the gradient of the weighted loss in the buffer of `sync`. A collective."""
+        out = tame(self.loss(self.net, self.target_net, batch, rates))
+        weights, highest = self._weigh(batch.probability, out, rates.beta)
+        self.sync.zero_grad()
+        out.loss.backward(spoiled(weights, out.loss))  # type: ignore[no-untyped-call]
+        return Found(per_term(out), out.priority, out.metrics, highest)
 
     def _weigh(self, probability: Tensor | None, out: LossOut, beta: float) -> tuple[Tensor, Tensor | None]:
         """Return the weight of each sample in the gradient, [B], and the largest priority over all ranks. A collective.
@@ -58,14 +78,9 @@ class Learner:
             if self._uniform is None or self._uniform.shape != loss.shape:
                 self._uniform = torch.full_like(loss, 1 / loss.numel(), requires_grad=False)
             return self._uniform, None
-        terms = loss.new_tensor(loss.numel()) if out.terms is None else out.terms.sum().to(loss.dtype)
-        least = loss.new_ones(()) if probability is None else probability.amin().to(loss.dtype)
-        mine = torch.stack((least, out.priority.amax().to(loss.dtype), terms))
-        least, highest, terms = self.sync.gather(mine).unbind(1)
+        least, highest, terms = self.sync.gather(measured(probability, out)).unbind(1)
         share = terms.sum().clamp(min=1) / len(terms)
-        if probability is None:
-            return (1 / share).expand_as(loss), highest.amax()
-        return ((least.amin() / probability) ** beta / share).to(loss.dtype), highest.amax()
+        return weighted(loss, probability, beta, least.amin(), share), highest.amax()
 
     def drain(self) -> dict[str, list[float]]:
         """Read the metrics of the updates since the last drain; waits for the device."""
@@ -82,6 +97,32 @@ class Learner:
         self.updates = state["updates"]
 
 
-def first_bad(values: list[float]) -> int | None:
-    """Return the position of the first non-finite value."""
-    return next((i for i, value in enumerate(values) if not math.isfinite(value)), None)
+def tame(out: LossOut) -> LossOut:
+    """Return it with finite priorities: what is not finite is not asked for again."""
+    return out._replace(priority=out.priority.nan_to_num(0.0, 0.0, 0.0))
+
+
+def spoiled(weights: Tensor, loss: Tensor) -> Tensor:
+    """Return the weights, not finite where the loss is not: so is the gradient, by which all ranks skip this update."""
+    return weights + 0.0 * loss.detach()
+
+
+def measured(probability: Tensor | None, out: LossOut) -> Tensor:
+    """Return what ranks tell each other of their batches, [3]: least P(i), largest priority, number of terms."""
+    loss = out.loss.detach()
+    terms = loss.new_full((), loss.numel()) if out.terms is None else out.terms.sum().to(loss.dtype)
+    least = loss.new_ones(()) if probability is None else probability.amin().to(loss.dtype)
+    return torch.stack((least, out.priority.amax().to(loss.dtype), terms))
+
+
+def weighted(loss: Tensor, probability: Tensor | None, beta: Any, least: Tensor, share: Tensor) -> Tensor:
+    """Return the weight of each sample, [B], for the least P(i) of all and a rank's share of the terms of all."""
+    if probability is None:
+        return (1 / share).expand_as(loss)
+    each: Tensor = (least / probability) ** beta / share
+    return each.to(loss.dtype)
+
+
+def per_term(out: LossOut) -> Tensor:
+    """Return the loss per term, [B]."""
+    return out.loss.detach() if out.terms is None else out.loss.detach() / out.terms.clamp(min=1)

@@ -6,6 +6,7 @@ step alone decides (`Layout.due`), or a value that was reduced over the ranks.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,11 +18,14 @@ from torch import Tensor
 from trainer.config import Config
 from trainer.evaluate import Score, by_task, score
 from trainer.layout import Layout
-from trainer.learner import Learner, first_bad
+from trainer.learner import Learner
+from trainer.skipped import Skipped, finite
 from trainer.types import Batch, Envs, Episode, Logger, Policy, Replay, State, Stateful, Sync, Timestep
 
 WINDOW = 100
 """Episodes over which the reported return is averaged."""
+RETRY_AFTER = 2.0
+"""Time until a last checkpoint that could not be written is tried again [s]."""
 
 
 class AgreedError(RuntimeError):
@@ -45,6 +49,8 @@ class Clock(Protocol):
     def __call__(self, name: str) -> Any: ...
 
     def drain(self) -> tuple[float, dict[str, float]]: ...
+
+    def standing(self) -> tuple[tuple[str, ...], float]: ...
 
 
 class StopFlag(Protocol):
@@ -72,7 +78,8 @@ class Run:
     spans: Clock
     stop: StopFlag
     evaluator: Callable[[], list[Episode]]  # plays evaluation episodes, those of all ranks; a collective
-    write: Callable[[int, State, dict[int, State]], None]  # a checkpoint; a collective
+    write: Callable[[int, State, dict[int, State]], None]  # begins to store a checkpoint; a collective
+    written: Callable[[], bool]  # waits for it; whether it is stored, AgreedError where too many were not; a collective
     timestep: Timestep
     lesson: Callable[[], Batch] | None = None  # a batch of demonstrations alone
     step: int = 0
@@ -81,6 +88,7 @@ class Run:
     task_scores: dict[str, Score] = field(default_factory=dict)  # the same for each task, in multi-task training
     _returns: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     _metrics: dict[str, list[float]] = field(default_factory=dict)
+    _skipped: Skipped = field(default_factory=Skipped)
     _logged_step: int = 0
 
     def pretrain(self) -> bool:
@@ -99,7 +107,7 @@ class Run:
                 self.sync.refresh(config.target.tau)
             last = update == config.demos.pretrain
             if (last or layout.due_at_update(update, config.runtime.poll_every)) and self.poll():
-                self.save()
+                self.save(last=True)
                 return True
         losses = self._metrics.pop("td_loss")
         self._metrics.clear()
@@ -114,46 +122,53 @@ class Run:
         return timestep
 
     def poll(self) -> bool:
-        """Agree on whether to stop. A collective. Raises AgreedError if any rank has bad numbers or has drifted."""
-        fresh = self.learner.drain()
-        for name, values in fresh.items():
-            self._metrics.setdefault(name, []).extend(values)
-        bad_loss = first_bad(fresh.get("td_loss", []))
-        bad_norm = first_bad(fresh.get("grad_norm", []))
-        drifted = int(self.sync.diverged())
-        stop, bad, drift = self.peers.any(
-            self.stop.signal is not None, bad_loss is not None or bad_norm is not None, drifted > 0
-        )
-        if bad:
-            self._blame_numbers(bad_loss, bad_norm, len(fresh.get("td_loss", [])))
-        if drift:
-            raise AgreedError(f"replicas differ at step {self.step}: {self.sync.blame()}")
-        if stop:
-            signals = [signal for signal in self.peers.gather(self.stop.signal) if signal]
-            self.stopped_by = signals[0]
+        """Agree on whether to stop. A collective.
+
+        Raises AgreedError if any rank has skipped too many updates in a row for bad numbers, or has drifted.
+        """
+        with self.spans("poll"):
+            fresh = self.learner.drain()
+            for name, values in fresh.items():
+                self._metrics.setdefault(name, []).extend(values)
+            self._skipped.look(self.learner.updates, fresh)
+            bad = self._skipped.longest >= self.config.optim.max_skipped
+            stop, bad, drift = self.peers.any(self.stop.signal is not None, bad, int(self.sync.diverged()) > 0)
+            if bad:
+                self._blame_numbers()
+            if drift:
+                raise AgreedError(f"replicas differ at step {self.step}: {self.sync.blame()}")
+            if stop:
+                signals = [signal for signal in self.peers.gather(self.stop.signal) if signal]
+                self.stopped_by = signals[0]
         return stop
 
-    def _blame_numbers(self, bad_loss: int | None, bad_norm: int | None, drained: int) -> None:
+    def _blame_numbers(self) -> None:
         """Raise, naming the rank whose own loss was first not finite. A collective."""
-        late = drained + 1
-        votes = self.peers.gather((late if bad_loss is None else bad_loss, late if bad_norm is None else bad_norm))
-        first_loss, rank = min((loss, rank) for rank, (loss, _) in enumerate(votes))
-        first_norm = min(norm for _, norm in votes)
-        update = self.learner.updates - drained + 1 + min(first_loss, first_norm)
-        what = f"loss on rank {rank}" if first_loss <= first_norm else "gradient norm"
+        limit = self.config.optim.max_skipped
+        mine = self._skipped.series if self._skipped.longest >= limit else None
+        found = [(rank, series) for rank, series in enumerate(self.peers.gather(mine)) if series is not None]
+        first_norm = min(norm for _, (norm, _) in found)
+        losses = [(loss, rank) for rank, (_, loss) in found if loss is not None and loss <= first_norm]
+        update, what = first_norm, "gradient norm"
+        if losses:
+            update, rank = min(losses)
+            what = f"loss on rank {rank}"
         raise AgreedError(
-            f"non-finite {what} at update {update}: lower --optim.lr, clip with --optim.max_grad_norm, "
-            f"or check the rewards of {self.config.env.name}"
+            f"non-finite {what} at update {update}, and {limit} updates in a row skipped: lower --optim.lr, "
+            f"clip with --optim.max_grad_norm, or check the rewards of {self.config.env.name}"
         )
 
     def log(self) -> None:
         """Write a row of the metrics that `poll` read, and redraw the live line. A collective."""
         seconds, shares = self.spans.drain()
-        losses = {name: sum(values) / len(values) for name, values in self._metrics.items() if values}
+        losses = {name: sum(good) / len(good) for name, values in self._metrics.items() if (good := finite(values))}
+        if self._metrics:
+            losses["skipped"] = self._skipped.drain()
         self._metrics = {}
         played = self.envs.episodes()
-        votes = self.peers.gather((played if self.layout.reports else [], losses, self.sync.report()))
-        episodes: list[Episode] = [episode for played, _, _ in votes for episode in played]
+        mine = (played, self.envs.restarts) if self.layout.reports else ([], 0)
+        votes = self.peers.gather((*mine, losses, self.sync.report()))
+        episodes: list[Episode] = [episode for played, *_ in votes for episode in played]
         self._returns.extend(episode.ret for episode in episodes)
         steps = self.step - self._logged_step
         self._logged_step = self.step
@@ -163,6 +178,7 @@ class Run:
             "charts/epsilon": self.layout.epsilon(self.step),
             "charts/learning_rate": self.layout.lr(self.step),
             "charts/updates": float(self.learner.updates),
+            "charts/env_restarts": float(sum(restarts for _, restarts, *_ in votes)),
         }
         if episodes:
             row["charts/episodic_return"] = sum(e.ret for e in episodes) / len(episodes)
@@ -172,9 +188,10 @@ class Run:
                 row[f"charts/episodic_return/{task}"] = sum(e.ret for e in played) / len(played)
                 row[f"charts/episodic_length/{task}"] = sum(e.length for e in played) / len(played)
         for name in losses:
-            row[f"losses/{name}"] = sum(means[name] for _, means, _ in votes) / len(votes)
-        for name in votes[0][2]:
-            row[f"sync/{name}"] = sum(numbers[name] for _, _, numbers in votes) / len(votes)
+            told = [means[name] for *_, means, _ in votes if name in means]  # all, but where one had bad numbers alone
+            row[f"losses/{name}"] = sum(told) / len(told)
+        for name in votes[0][-1]:
+            row[f"sync/{name}"] = sum(numbers[name] for *_, numbers in votes) / len(votes)
         row |= {f"time/share_{name}": share for name, share in shares.items()}
         env_steps = self.layout.env_steps(self.step)
         self.logger.metrics(env_steps, row)
@@ -207,12 +224,19 @@ class Run:
         self.logger.metrics(self.layout.env_steps(self.step), row)
         return whole
 
-    def save(self) -> None:
-        """Write a checkpoint of everything that has state. A collective."""
+    def save(self, *, last: bool = False) -> None:
+        """Begin to write a checkpoint of everything that has state; see the `last` one written. A collective.
+
+        The last one is tried until it is stored, or as often in a row has failed as may: then AgreedError is raised.
+        """
         with self.spans("save"):
-            shards = self.sharded_state()
-            with self.sync.agreed():
-                self.write(self.step, self.replicated_state(), shards)
+            while True:
+                shards = self.sharded_state(self.replay.snapshot)
+                with self.sync.agreed():
+                    self.write(self.step, self.replicated_state(), shards)
+                if not last or self.written():
+                    return
+                time.sleep(RETRY_AFTER)
 
     def replicated_state(self) -> State:
         """Return what is equal on every rank (the logger's is rank 0's: that one is stored). A collective."""
@@ -225,16 +249,17 @@ class Run:
             **{name: part.state_dict() for name, part in self.weights.items()},
         }
 
-    def sharded_state(self) -> dict[int, State]:
+    def sharded_state(self, replay_state: Callable[[], State] | None = None) -> dict[int, State]:
         """Return what each shard of this rank owns; what the rank has besides goes with the first of them.
 
-        Of ranks that have a replica together, one tells for all: they own the same.
+        replay_state: says what the replay holds; None: its `state_dict`. Of ranks that have a replica together, one
+        tells for all: they own the same.
         """
         if not self.layout.reports:
             return {}
         parts = {"envs": self.envs.state_dict(), "policy": self.policy.state_dict(), "draws": self.draws.state_dict()}
         if self.config.checkpoint.replay:
-            parts["replay"] = self.replay.state_dict()
+            parts["replay"] = (replay_state or self.replay.state_dict)()
         state: dict[int, State] = {}
         for i, shard in enumerate(self.layout.owned):
             state[shard] = {name: part[str(shard)] for name, part in parts.items()}

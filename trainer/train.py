@@ -43,6 +43,6 @@ def train(run: Run) -> None:
         if layout.due(step, config.eval.every) and not stop:
             run.evaluate()
         if stop or save:
-            run.save()
+            run.save(last=stop)
         if stop:
             break

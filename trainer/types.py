@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -174,6 +174,35 @@ class Stateful(Protocol):
     def load_state_dict(self, state: State) -> None: ...
 
 
+@runtime_checkable
+class Blocks(Protocol):
+    """Rows of tensors as they were when a state was taken, read block by block while their owner goes on writing.
+
+    It may be a leaf of a `State` that is stored, and comes back as a list with a dict of tensors for each block.
+    """
+
+    @property
+    def dtypes(self) -> Mapping[str, torch.dtype]:
+        """The tensors of a block."""
+
+    @property
+    def count(self) -> int:
+        """How many blocks there are."""
+
+    def want(self, since: Self | None) -> list[int]:
+        """Return which blocks may differ from those of `since`, an earlier one of the same owner; None: all.
+
+        They are kept as they are until each is taken, best in this order, or all are released. Called before the
+        owner goes on.
+        """
+
+    def take(self, block: int) -> dict[str, Tensor]:
+        """Return a wanted block on the CPU, valid until the next one is taken; in any one thread."""
+
+    def release(self) -> None:
+        """Let go of everything but what a later `want` compares with."""
+
+
 class Envs(Stateful, Protocol):
     """The vector environments of all shards of one rank behind one send/recv face."""
 
@@ -182,6 +211,10 @@ class Envs(Stateful, Protocol):
     obs_shape: tuple[int, ...]
     obs_dtype: torch.dtype
     saves_state: bool  # False: after a resume these environments begin new episodes
+
+    @property
+    def restarts(self) -> int:
+        """How many environments failed and began anew so far."""
 
     def reset(self) -> Timestep: ...
 
@@ -219,6 +252,9 @@ class Replay(Stateful, Protocol):
 
     def cut(self) -> None:
         """Close every running episode as truncated, because its environment is about to begin a new one."""
+
+    def snapshot(self) -> State:
+        """Return `state_dict` with what is too large to copy as `Blocks`."""
 
 
 class Sync(Stateful, Protocol):

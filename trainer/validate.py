@@ -8,6 +8,7 @@ from typing import Any
 
 from trainer.combinations import check_combinations
 from trainer.combinations_sync import check_stages, check_sync, replicas
+from trainer.compilable import check_compile
 from trainer.config import Config, ConfigError
 from trainer.config.levels import parse_levels
 
@@ -80,6 +81,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "optim.rms_decay": (0, 1, True),
     "optim.rms_momentum": (0, 1, True),
     "optim.max_grad_norm": (0, math.inf, False),
+    "optim.max_skipped": (1, math.inf, True),
     "target.every": (1, math.inf, True),
     "target.tau": (0, 1, False),
     "sync.period": (1, math.inf, True),
@@ -94,10 +96,14 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "sync.compress_share": (0, 1, False),
     "runtime.threads": (0, math.inf, True),
     "runtime.timeout": (0, math.inf, False),
+    "runtime.save_timeout": (0, math.inf, False),
+    "env.max_restarts": (0, math.inf, True),
+    "env.timeout": (0, math.inf, False),
     "runtime.poll_every": (1, math.inf, True),
     "log.every": (1, math.inf, True),
     "checkpoint.every": (0, math.inf, True),
     "checkpoint.keep": (1, math.inf, True),
+    "checkpoint.failures": (1, math.inf, True),
     "eval.every": (0, math.inf, True),
     "eval.episodes": (0, math.inf, True),
     "eval.num_envs": (1, math.inf, True),
@@ -127,6 +133,7 @@ def validate(config: Config, world_size: int) -> None:
     check_combinations(config)
     check_sync(config, world_size)
     check_stages(config, replicas(config, world_size))
+    check_compile(config)
     _check_replay(config)
 
 

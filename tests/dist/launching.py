@@ -110,6 +110,10 @@ def command(arguments: Sequence[str], ranks: int, launcher: str) -> list[str]:
     if launcher == "torchrun":
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
         return [*torchrun, *(("-m", "trainer") if not arguments[0].endswith(".py") else ()), *arguments]
+    if launcher.startswith("local"):  # "local K": with K restarts
+        restarts = launcher.partition(" ")[2] or "0"
+        local = [sys.executable, "-m", "launch", "local", "--ranks", str(ranks), "--max-restarts", restarts]
+        return [*local, "--", *arguments]
     if launcher == "python":
         return [sys.executable, *arguments]
     assert launcher == "spawn"

@@ -18,5 +18,5 @@ def test_a_killed_rank(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [pytest.param("zero1", marks=pytest.mark.slow), "overlap"])
 def test_non_finite_loss_on_one_rank(kind: str, tmp_path: Path) -> None:
     """Late gradients do not hide it: the loss is that of the update itself."""
-    program = fails("NaN", tmp_path, "spawn", "--sync.kind", kind)
+    program = fails("Walk", tmp_path, "spawn", "--sync.kind", kind, fault="loss:1:150:nan+")
     assert "non-finite loss on rank 1 at update " in program.lines[-1], program.output

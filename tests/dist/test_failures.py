@@ -17,14 +17,20 @@ def arguments(env: str, folder: Path, *more: str, **kwargs: object) -> list[str]
     return [
         *("train", "debug", "--env.id", f"tests_envs:{env}-v0", "--env.kwargs", json.dumps(kwargs)),
         *("--log.dir", str(folder), "--log.name", "run", "--total_env_steps", "2000000"),
-        *("--runtime.timeout", "20", "--checkpoint.every", "0", *QUIET, *more),
+        *("--runtime.timeout", "20", "--checkpoint.every", "0", "--env.max_restarts", "0", *QUIET, *more),
     ]
 
 
-def fails(env: str, tmp_path: Path, launcher: str, *more: str) -> Program:
-    with started(arguments(env, tmp_path, *more), tmp_path, ranks=2, launcher=launcher, deadline=75) as program:
+def fails(env: str, tmp_path: Path, launcher: str, *more: str, fault: str = "") -> Program:
+    """fault: injected by the trainer itself (`trainer.runtime.faults`), where it is none of the environment."""
+    log = tmp_path / "faults.jsonl"
+    asked = {"LOCKSTEP_FAULT": fault, "LOCKSTEP_TESTING": "1", "LOCKSTEP_FAULT_LOG": str(log)}
+    with started(
+        arguments(env, tmp_path, *more), tmp_path, ranks=2, launcher=launcher, deadline=75, env=asked
+    ) as program:
         program.wait()
-        seconds = time.time() - float((tmp_path / "fault").read_text())
+        at = json.loads(log.read_text().splitlines()[0])["time"] if fault else (tmp_path / "fault").read_text()
+        seconds = time.time() - float(at)
         program.expect_nothing_left()
     assert seconds < SOON, f"{seconds} s\n{program.output}"
     assert program.code not in (0, None), program.output
@@ -54,9 +60,10 @@ def test_exception_in_an_environment(launcher: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("launcher", ["spawn", "torchrun"])
 def test_non_finite_loss_on_one_rank(launcher: str, tmp_path: Path) -> None:
-    program = fails("NaN", tmp_path, launcher)
+    program = fails("Walk", tmp_path, launcher, fault="loss:1:150:nan+")
     word = last_word(program, launcher)
     assert "non-finite loss on rank 1 at update " in word, program.output
+    assert "10 updates in a row skipped" in word, program.output
     before, told, _ = program.output.partition("lockstep: non-finite loss on rank 1")
     assert told, program.output
     assert "Traceback" not in before, "one clear message, not one traceback a rank"

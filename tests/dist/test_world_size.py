@@ -88,6 +88,7 @@ def test_same_parameters_in_float64(case: str, tmp_path: Path) -> None:
             torch.testing.assert_close(found[name], value, rtol=0, atol=1e-10, msg=f"{ranks} ranks: {name}")
         assert evaluation(together) == evaluation(alone)
         for one, other in zip(metrics(alone), metrics(together), strict=True):
+            assert one.pop("sync/megabytes_sent", 0.0) == 0 <= other.pop("sync/megabytes_sent", 0.0)
             assert other == pytest.approx(one, rel=1e-9, abs=1e-9), "the same episodes, the same rows"
 
 

@@ -57,6 +57,11 @@ MEMBERS: dict[str, tuple[str, ...]] = {
         *("--loss.double", "True", "--net.dueling", "True", "--net.hidden", "64", "--net.head_hidden", "64"),
         *("--net.noisy", "True", "--policy.epsilon_start", "0", "--policy.epsilon_end", "0"),
     ),
+    "compiled: prioritized, noisy, double, dueling, 3 steps": (
+        *("--runtime.compile", "True", "--replay.kind", "prioritized", "--replay.n_step", "3", *HALF),
+        *("--loss.double", "True", "--net.dueling", "True", "--net.noisy", "True", *NO_EPSILON),
+        *("--total_env_steps", "10000"),
+    ),
     "distilled": (
         *("--teacher.runs", "{run}", "--teacher.act", "0.3", "--teacher.decay", "10000"),
         *("--total_env_steps", "4000"),

@@ -29,16 +29,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoint": {"types"},
     "presets": {"config"},
     "cli": {"config", "presets"},
-    "validate": {"config", "combinations", "combinations_sync"},
+    "validate": {"config", "combinations", "combinations_sync", "compilable"},
     "combinations": {"config"},
     "combinations_sync": {"config"},
     "layout": {"config", "schedules"},
     "policy": {"types"},
     "streams": {"types"},
     "learner": {"types"},
+    "tape": {"types"},
+    "compiled": {"types", "learner", "tape"},
+    "compilable": {"config"},
+    "skipped": set(),
     "evaluate": {"types"},
     "export": {"types"},
-    "run": {"types", "config", "layout", "learner", "evaluate"},
+    "run": {"types", "config", "layout", "learner", "skipped", "evaluate"},
     "train": {"run"},
     "build": {"*"},
     "commands": {"*"},
@@ -48,7 +52,7 @@ IMPORTED_BY_NOBODY_BUT = {"build": {"commands"}, "commands": {"__main__"}, "__ma
 
 # parts that come up without torch, so that a typo or --help is answered at once
 NO_TORCH = ("config", "schedules", "presets", "cli", "validate", "layout", "atari_scores")
-NO_TORCH += ("combinations", "combinations_sync")
+NO_TORCH += ("combinations", "combinations_sync", "compilable")
 DISTRIBUTED = {"runtime", "sync", "checkpoint"}
 ENVIRONMENT = {"runtime"}
 

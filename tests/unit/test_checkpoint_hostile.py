@@ -41,15 +41,15 @@ def test_a_seal_fits_what_is_written(root: Path) -> None:
 
 
 def test_a_newer_format_is_refused_not_skipped(root: Path) -> None:
-    rewrite(root / NEW, lambda fields: {"format": "lockstep-checkpoint", "version": 2, "chapters": []})
+    rewrite(root / NEW, lambda fields: {"format": "lockstep-checkpoint", "version": 3, "chapters": []})
     for act in (lambda: latest(root, print), lambda: load(root / NEW, [])):
-        with pytest.raises(CheckpointError, match="format version 2, but this program knows 1") as caught:
+        with pytest.raises(CheckpointError, match="format version 3, but this program knows 2") as caught:
             act()
         assert not isinstance(caught.value, DamagedError)
 
 
 def test_a_newer_format_is_never_deleted(root: Path) -> None:
-    rewrite(root / OLD, lambda fields: fields | {"version": 2})
+    rewrite(root / OLD, lambda fields: fields | {"version": 3})
     saved(root, 3, 3, keep=1)
     assert sorted(path.name for path in root.iterdir()) == [OLD, "step-000000000003"]
 

@@ -145,7 +145,7 @@ def test_no_rank_needs_to_own_a_shard(tmp_path: Path) -> None:
 def test_the_manifest_is_readable_json(tmp_path: Path) -> None:
     fields = json.loads((saved(tmp_path, 3, 1) / "manifest.json").read_text())
     assert fields["format"] == "lockstep-checkpoint"
-    assert fields["version"] == 1
+    assert fields["version"] == 2
     assert fields["info"]["config"]["lr"] == 1e-4
     assert fields["files"]["shard-00003.safetensors"].keys() == {"size", "sha256"}
     assert replicated_state(1)["generation"] == fields["info"]["generation"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch.distributed as dist
 
-from trainer.runtime.failure import FailureWatch, condense, lost_peer
+from trainer.runtime.failure import FailureWatch, condense, lost_peer, tell_launcher
 
 
 class SlowStore:
@@ -58,3 +61,35 @@ def test_a_lost_peer_is_no_first_cause() -> None:
     assert lost_peer(dist.DistBackendError("NCCL error"))
     assert not lost_peer(RuntimeError("shapes do not match"))
     assert not lost_peer(ValueError("gloo"))
+
+
+def test_the_launcher_never_reads_half_a_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun itself ends by an error file that is not whole, and nothing starts the run anew."""
+    path, seen = tmp_path / "error.json", []
+
+    class Handler:
+        def record_exception(self, error: BaseException) -> None:
+            Path(os.environ["TORCHELASTIC_ERROR_FILE"]).write_text(json.dumps(str(error)))
+            seen.append(path.exists())
+
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path))
+    monkeypatch.setattr("trainer.runtime.failure.get_error_handler", Handler)
+    tell_launcher(ValueError("no"))
+    assert seen == [False], "it appears when it is whole"
+    assert json.loads(path.read_text()) == "no"
+    assert [p.name for p in tmp_path.iterdir()] == ["error.json"]
+    assert os.environ["TORCHELASTIC_ERROR_FILE"] == str(path)
+
+
+def test_a_store_that_does_not_answer_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process, which may be a rank's, has been stopped."""
+
+    class Stopped:
+        def compare_set(self, *_: str) -> bytes:
+            time.sleep(30)
+            return b""
+
+    monkeypatch.setattr("trainer.runtime.failure._TELLING", 0.1)
+    began = time.monotonic()
+    assert FailureWatch(Stopped(), rank=3, has_peers=False).report("why") == "rank 3: why"
+    assert time.monotonic() - began < 5

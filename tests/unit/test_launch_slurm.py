@@ -41,7 +41,7 @@ def test_options_reach_the_script(capsys: pytest.CaptureFixture[str]) -> None:
     said = dry(
         capsys,
         *("slurm", "--nodes", "4", "--gpus-per-node", "8", "--partition", "gpu", "--container", "image.sqsh"),
-        *("--signal", "SIGUSR1", "--warn", "300", "--name", "a b", "--", "atari", "--seed", "3"),
+        *("--signal", "SIGUSR1", "--warn", "300", "--name", "a b", "--", "atari", "--scale.world", "weak"),
     )
     for line in (
         "#SBATCH --nodes=4",
@@ -51,7 +51,7 @@ def test_options_reach_the_script(capsys: pytest.CaptureFixture[str]) -> None:
         "#SBATCH --signal=B:USR1@300",
         "ranks_per_node=8",
         "run='runs/a b'",
-        "arguments=(atari --seed 3)",
+        "arguments=(atari --scale.world weak)",
         "log='runs/a b/slurm.log'",
         '#SBATCH --output="runs/a b/slurm.log"',
         "trap 'warn USR1' USR1",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from trainer.build import build_net, build_sync
 from trainer.config import Config, LossConfig, NetConfig, OptimConfig, RuntimeConfig, SyncConfig
 from trainer.envs import EnvSpec
-from trainer.learner import Learner, first_bad
+from trainer.learner import Learner
 from trainer.losses import dqn
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import Ranks, process_group
@@ -256,9 +256,3 @@ def test_metrics_wait_for_drain(ranks: Ranks) -> None:
     assert drained["td_loss"] == losses
     assert len(drained["grad_norm"]) == len(drained["q_values"]) == 3
     assert ours.learner.drain() == {}
-
-
-def test_first_bad() -> None:
-    assert first_bad([1.0, 2.0]) is None
-    assert first_bad([1.0, math.inf, math.nan]) == 1
-    assert first_bad([math.nan]) == 0

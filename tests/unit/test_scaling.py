@@ -190,7 +190,7 @@ def test_the_first_cause_is_told(tmp_path: Path) -> None:
 def test_unknown_strategies_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         scaling.main(["--strategies", "gosip"])
-    assert "--strategies gosip: unknown; use all, or some of flat, ddp" in capsys.readouterr().err
+    assert "--strategies gosip: unknown; use all, or some of flat, sockets, ddp" in capsys.readouterr().err
 
 
 def test_suites_name_what_there_is() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from trainer.build.compile import check_compiler
 from trainer.build.demos import check_demos
 from trainer.build.nets import build_net, check_torso, torso_kind
 from trainer.build.stages import check_stages
@@ -30,6 +31,7 @@ def check_device(config: Config, device: torch.device) -> None:
     if (sync.kind, sync.compress) == ("ddp", "bf16") and device.type != "cuda":
         problem = f"torch's hook of DistributedDataParallel needs NCCL, and this run is on {device.type}"
         raise ConfigError("sync.compress", "bf16", problem, "use --sync.kind flat, or --sync.compress fp16")
+    check_compiler(config, device)
 
 
 def check_nodes(config: Config, launch: Launch) -> None:

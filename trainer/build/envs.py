@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from trainer.config import Config, EnvConfig
-from trainer.envs import Backend, EnvSpec, Padded, ShardedEnvs, env_spec, join_specs, make_backend
+from trainer.envs import Backend, EnvSpec, Padded, Restarts, ShardedEnvs, env_spec, join_specs, make_backend
 from trainer.layout import Layout
 from trainer.runtime import seeding
 from trainer.runtime.launched import Launch
@@ -55,6 +55,7 @@ def build_envs(
     count = per_shard or (layout.eval_envs_per_shard if evaluation else layout.envs_per_shard)
     first = eval_set * EVAL_ENVS
     env = config.env
+    restarts = Restarts(env.max_restarts)
 
     def backend(shard: int) -> Backend:
         task = shard % len(env.tasks) if env.tasks else None
@@ -65,13 +66,15 @@ def build_envs(
             count,
             seeding.env_seeds(config.seed, first + shard * count, count, evaluation=evaluation),
             render=render,
+            restarts=restarts,
+            timeout=env.timeout,
             threads=env.threads or max(1, cores_per_rank(Launch.read()) // layout.shards_per_rank),
             **_env_options(env, env_id, evaluation),
         )
         return made if task is None else Padded(made, spec)
 
     backends = {shard: backend(shard) for shard in layout.owned}
-    return ShardedEnvs(backends, device, {shard: shard * count for shard in layout.owned})
+    return ShardedEnvs(backends, device, {shard: shard * count for shard in layout.owned}, restarts)
 
 
 def task_of_lanes(layout: Layout, envs_per_shard: int, device: torch.device) -> torch.Tensor | None:

@@ -16,16 +16,21 @@ from trainer.layout import Layout
 from trainer.policy import Actor, Chooser, EpsilonGreedy, Greedy, Vote
 from trainer.runtime import seeding
 from trainer.runtime.ranks import Ranks
+from trainer.runtime.spans import Spans
 from trainer.types import Envs, Episode, Given
 
 
 def build_evaluator(
-    config: Config, layout: Layout, spec: EnvSpec, net: nn.Module, ranks: Ranks
+    config: Config, layout: Layout, spec: EnvSpec, net: nn.Module, ranks: Ranks, spans: Spans
 ) -> Callable[[], list[Episode]]:
     """Return what plays config.eval.episodes, spread over all shards, and gathers them. The result is a collective."""
 
+    def note() -> None:
+        with spans("eval"):  # who watches this rank sees that it gets on
+            pass
+
     def evaluate() -> list[Episode]:
-        played = play_episodes(config, layout, spec, net, ranks.device)
+        played = play_episodes(config, layout, spec, net, ranks.device, note=note)
         mine = played if layout.reports else []
         return [episode for part in ranks.gather(mine, patient=True) for episode in part]
 
@@ -33,7 +38,14 @@ def build_evaluator(
 
 
 def play_episodes(
-    config: Config, layout: Layout, spec: EnvSpec, net: nn.Module, device: torch.device, *, eval_set: int = 0
+    config: Config,
+    layout: Layout,
+    spec: EnvSpec,
+    net: nn.Module,
+    device: torch.device,
+    *,
+    eval_set: int = 0,
+    note: Callable[[], object] = lambda: None,
 ) -> list[Episode]:
     """Play this rank's share of the evaluation episodes, on seeds that training never uses."""
     envs = build_envs(config, layout, spec, device, evaluation=True, eval_set=eval_set)
@@ -43,7 +55,7 @@ def play_episodes(
     first = layout.owned.start * layout.eval_envs_per_shard
     mine = {env: every[env] for env in range(first, first + envs.num_envs)}
     try:
-        return play(envs, policy, mine, config.eval.epsilon, config.eval.max_steps)
+        return play(envs, policy, mine, config.eval.epsilon, config.eval.max_steps, note)
     finally:
         envs.close()
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from trainer import checkpoint
+from trainer.build.compile import build_compiler, build_gradient, compile_ahead
 from trainer.build.envs import build_envs
 from trainer.build.evaluation import build_evaluator
 from trainer.build.losses import build_loss
@@ -18,19 +21,22 @@ from trainer.build.replay import build_replay
 from trainer.build.stages import build_share, meet_stages, weights_of
 from trainer.build.sync import build_sync
 from trainer.build.teacher import load_teachers
+from trainer.checkpoint.disk import Disk
 from trainer.config import Config
 from trainer.envs import EnvSpec
 from trainer.layout import Layout
 from trainer.learner import Learner
 from trainer.log import make_logger
 from trainer.replay import WithDemos
-from trainer.run import Run
+from trainer.run import AgreedError, Run
 from trainer.runtime import seeding
+from trainer.runtime.faults import Faults, PointedSpans, arm
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import Ranks
 from trainer.runtime.spans import Spans
 from trainer.runtime.stop import StopRequest
 from trainer.streams import Streams
+from trainer.tape import Tape
 from trainer.types import State
 
 
@@ -40,21 +46,16 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
     torch.set_num_threads(threads(config, spec, launch))
     torch.set_flush_denormal(True)  # moments of dead units decay through denormals, which a CPU handles slowly
     envs = build_envs(config, layout, spec, device)
-    spans = Spans()
+    faults = Faults.read(ranks.rank)
+    spans = PointedSpans(faults) if faults else Spans()
     meeting = meet_stages(config, ranks, spans)
     net = build_share(config, spec, device, meeting)
     target_net = build_share(config, spec, device, meeting).requires_grad_(False)
-    sync = build_sync(config, net, target_net, ranks, spans, meeting)
+    compiler, why_not = build_compiler(config, ranks)
+    sync = build_sync(config, net, target_net, ranks, spans, meeting, compiler)
     generators = {shard: seeding.generator(config.seed, "learner", shard, device) for shard in layout.owned}
     draws = Streams(generators, device, dtype)
     teacher = load_teachers(config, spec, ranks)
-    learner = Learner(
-        sync.prepare(net),
-        target_net,
-        build_loss(config, spec, net, draws, device, teacher),
-        sync,
-        max_grad_norm=config.optim.max_grad_norm,
-    )
     logger = make_logger(
         ranks.rank,
         run_dir,
@@ -65,8 +66,23 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
         wandb=config.log.wandb,
         wandb_project=config.log.wandb_project,
     )
+    if why_not:
+        logger.message(why_not)
+    tape = Tape(draws, device, dtype)
+    loss = build_loss(config, spec, net, tape, device, teacher)
+    learner = Learner(
+        sync.prepare(net),
+        target_net,
+        loss,
+        sync,
+        max_grad_norm=config.optim.max_grad_norm,
+        compiled=build_gradient(config, net, target_net, loss, sync, tape, compiler, logger.message),
+    )
     replay = build_replay(config, layout, spec, net, device, dtype)
-    return Run(
+    compile_ahead(learner.compiled, replay)
+    disk = Disk(lambda action, path: faults.passes("write")) if faults else Disk()
+    write, written = _checkpoints(config, run_dir, ranks, disk)
+    run = Run(
         config=config,
         layout=layout,
         peers=ranks,
@@ -80,33 +96,56 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
         logger=logger,
         spans=spans,
         stop=StopRequest().install(),
-        evaluator=build_evaluator(config, layout, spec, net, ranks),
-        write=_writer(config, run_dir, ranks),
+        evaluator=build_evaluator(config, layout, spec, net, ranks, spans),
+        write=write,
+        written=written,
         timestep=envs.reset(),
         lesson=replay.lesson if isinstance(replay, WithDemos) else None,
     )
+    if faults:
+        arm(faults, learner, sync, lambda: run.step)
+    return run
 
 
-def _writer(config: Config, run_dir: Path, ranks: Ranks) -> Callable[[int, State, dict[int, State]], None]:
+def _checkpoints(
+    config: Config, run_dir: Path, ranks: Ranks, disk: Disk
+) -> tuple[Callable[[int, State, dict[int, State]], None], Callable[[], bool]]:
+    """Return what begins to write a checkpoint, and what waits for it."""
+    saver = checkpoint.Saver(
+        run_dir / "checkpoints",
+        _RanksBeside(ranks),
+        {"config": config.to_dict()},
+        keep=config.checkpoint.keep,
+        failures=config.checkpoint.failures,
+        warn=lambda text: print(f"lockstep: {text}", file=sys.stderr, flush=True),
+        disk=disk,
+    )
+
     def write(step: int, replicated: State, shards: dict[int, State]) -> None:
-        checkpoint.save(
-            run_dir / "checkpoints",
-            step,
-            replicated,
-            shards,
-            {"config": config.to_dict()},
-            _PatientRanks(ranks),
-            config.checkpoint.keep,
-        )
+        with _agreed_failure():
+            saver.begin(step, replicated, shards)
 
-    return write
+    def written() -> bool:
+        with _agreed_failure():
+            return saver.finish()
+
+    return write, written
 
 
-class _PatientRanks:
-    """Ranks as a checkpoint wants them: disks differ, so each waits long for the others' files."""
+@contextmanager
+def _agreed_failure() -> Iterator[None]:
+    try:
+        yield
+    except checkpoint.CheckpointError as error:
+        remedy = "make room or repair the disk, then go on with --resume; --checkpoint.failures allows more"
+        raise AgreedError(f"{error}; {remedy}") from error
+
+
+class _RanksBeside:
+    """Ranks as the writing of a checkpoint meets them: in a thread, and patiently, because disks differ."""
 
     def __init__(self, ranks: Ranks) -> None:
         self.rank, self.world_size, self._ranks = ranks.rank, ranks.world_size, ranks
 
     def gather(self, obj: Any) -> list[Any]:
-        return self._ranks.gather(obj, patient=True)
+        return self._ranks.gather_beside(obj)

@@ -14,13 +14,15 @@ from trainer.config import Config
 from trainer.config.levels import LevelConfig, level_of, parse_levels
 from trainer.config.optimization import OptimConfig
 from trainer.nets import StageNetwork
-from trainer.runtime.ranks import Ranks
+from trainer.runtime.ranks import NAMING, Ranks
 from trainer.runtime.spans import Spans
 from trainer.sync import ClippedOptimizer, FlatParameters, Level, Meeting, Staged, Strategy, Wire
+from trainer.sync.fused import Compiler, FusedOptimizer
 from trainer.sync.gossip import Gossip, exponential, ring
 from trainer.sync.local_sgd import LocalSGD, Outer, node_wire
 from trainer.sync.overlap import Delayed
 from trainer.sync.server import AsyncServer, SyncServer
+from trainer.sync.shared import SharedMemory, share
 from trainer.sync.zero1 import ShardedOptimizer
 
 
@@ -31,18 +33,22 @@ def build_sync(
     ranks: Ranks,
     spans: Spans,
     meeting: Meeting | None = None,
+    compiler: Compiler | None = None,
 ) -> Strategy:
     """Put the networks into flat buffers and return the strategy that steps them.
 
-    meeting: whom this rank meets where its networks are stages of larger ones.
+    meeting: whom this rank meets where its networks are stages of larger ones; compiler: of the steps, if they are to
+    be compiled, and the strategy steps the whole buffer at once.
     """
     order = functools.partial(level_of, parse_levels(config.optim.levels))
     parts = {"zero1": ranks.world_size, "server": config.sync.servers}
     flat = FlatParameters(net, order, parts=parts.get(config.sync.kind, 1))
     target = FlatParameters(target_net, order)
-    wire = Wire(ranks.rank, ranks.world_size, spans)
+    wire = Wire(ranks.rank, ranks.world_size, spans, shared=_shared(config, flat, ranks, meeting))
     levels = build_levels(config, flat)
     clipped = ClippedOptimizer(flat, levels)
+    if compiler is not None and config.sync.kind in ("flat", "local_sgd", "gossip") and flat.data.device.type == "cpu":
+        clipped = FusedOptimizer(flat, levels, max_norm=config.optim.max_grad_norm, compiler=compiler)
     if meeting is not None:
         assert isinstance(net, StageNetwork)
         return Staged(flat, target, clipped, meeting, net.begin)
@@ -56,6 +62,14 @@ def build_sync(
         "server": lambda: _server(config, flat, target, levels, wire),
     }
     return kinds[config.sync.kind]()
+
+
+def _shared(config: Config, flat: FlatParameters, ranks: Ranks, meeting: Meeting | None) -> SharedMemory | None:
+    """Return memory through which all ranks meet, where they are on CPUs of one machine. A collective."""
+    together = 1 < ranks.world_size == ranks.local_world_size and ranks.device.type == "cpu" and meeting is None
+    if not (together and config.sync.shared_memory):
+        return None
+    return share(flat.whole.nbytes, config.runtime.timeout + NAMING)
 
 
 def _local_sgd(

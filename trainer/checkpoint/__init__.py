@@ -7,7 +7,8 @@ from trainer.checkpoint.errors import CheckpointError
 from trainer.checkpoint.manifest import Manifest
 from trainer.checkpoint.ranks import Ranks
 from trainer.checkpoint.reader import Loaded, load
+from trainer.checkpoint.saver import Saver
 from trainer.checkpoint.verify import latest
 from trainer.checkpoint.writer import save
 
-__all__ = ["CheckpointError", "Loaded", "Manifest", "Ranks", "latest", "load", "save"]
+__all__ = ["CheckpointError", "Loaded", "Manifest", "Ranks", "Saver", "latest", "load", "save"]

@@ -6,7 +6,8 @@ themselves; what JSON cannot say is an object with one key that begins with `$`:
     {"$tensor": [name, dtype]}      {"$int": hex}        beyond 64 bits: parsers differ there
     {"$items": [[key, value]]}      {"$float": hex}      NaN with its payload, the infinities
 
-`$items` is a dict that has integer keys or whose keys could be taken for one of these marks.
+`$items` is a dict that has integer keys or whose keys could be taken for one of these marks. `Blocks` are a list with a
+dict of tensors for each block, so they come back as that, from however many files.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from trainer.checkpoint.tensorfile import DTYPES
-from trainer.types import State
+from trainer.types import Blocks, State
 
 _MAX_DEPTH = 100  # a cycle ends here rather than in a RecursionError
 _ALL_DTYPES = {str(value).removeprefix("torch."): value for value in vars(torch).values() if type(value) is torch.dtype}
@@ -33,8 +34,25 @@ def encode(state: State) -> tuple[dict[str, Tensor], Any]:
     Raises TypeError for a value that is neither a tensor nor JSON (NumPy's included) and ValueError for one that is but
     cannot be stored; both name its place.
     """
+    tensors, node, blocks = encode_with_blocks(state)
+    if blocks:
+        raise TypeError(f"{next(iter(blocks))}: blocks are encoded one by one")
+    return tensors, node
+
+
+def encode_with_blocks(state: State) -> tuple[dict[str, Tensor], Any, dict[str, Blocks]]:
+    """Do the same with a state that has `Blocks`: they are returned by their place, for `encode_block`."""
     tensors: dict[str, Tensor] = {}
-    return tensors, _encode(state, "", tensors)
+    blocks: dict[str, Blocks] = {}
+    return tensors, _encode(state, "", tensors, blocks), blocks
+
+
+def encode_block(place: str, index: int, block: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the named tensors of a block of the `Blocks` at a place."""
+    tensors: dict[str, Tensor] = {}
+    for name, value in block.items():
+        _encode_tensor(value, _block_place(place, index, name), tensors)
+    return tensors
 
 
 def decode(tensors: Mapping[str, Tensor], node: Any) -> State:
@@ -48,7 +66,7 @@ def decode(tensors: Mapping[str, Tensor], node: Any) -> State:
     return state
 
 
-def _encode(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
+def _encode(value: Any, place: str, tensors: dict[str, Tensor], blocks: dict[str, Blocks]) -> Any:
     # Exact types: NumPy's float64 and str_ are subclasses of float and str, and would come back as something else.
     if value is None or type(value) in (bool, str):
         return value
@@ -61,9 +79,15 @@ def _encode(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         return _encode_tensor(value, place, tensors)
     if isinstance(value, list | tuple):
-        return [_encode(item, f"{place}/{i}", tensors) for i, item in enumerate(value)]
+        return [_encode(item, f"{place}/{i}", tensors, blocks) for i, item in enumerate(value)]
     if isinstance(value, dict):
-        return _encode_dict(value, place, tensors)
+        return _encode_dict(value, place, tensors, blocks)
+    if isinstance(value, Blocks):
+        blocks[place] = value
+        return [
+            {name: _mark(_block_place(place, i, name), dtype) for name, dtype in value.dtypes.items()}
+            for i in range(value.count)
+        ]
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     raise TypeError(
         f"{place or '/'}: a checkpoint holds tensors and JSON values, not {kind}; "
@@ -71,23 +95,36 @@ def _encode(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
     )
 
 
-def _encode_dict(value: dict[Any, Any], place: str, tensors: dict[str, Tensor]) -> Any:
+def _encode_dict(value: dict[Any, Any], place: str, tensors: dict[str, Tensor], blocks: dict[str, Blocks]) -> Any:
     items = []
     plain = True
     for key, item in value.items():
         if type(key) is str:
-            part = key.replace("~", "~0").replace("/", "~1").replace("#", "~2")
             plain = plain and not key.startswith("$")
         elif type(key) is int and _fits_64_bits(key):
-            part = f"#{key}"  # so that 0 and "0" differ
             plain = False
         else:
             raise TypeError(f"{place or '/'}: dict keys are strings or 64-bit integers, not {key!r}")
-        items.append([key, _encode(item, f"{place}/{part}", tensors)])
+        items.append([key, _encode(item, f"{place}/{_escape(key)}", tensors, blocks)])
     return dict(items) if plain else {"$items": items}
 
 
+def _escape(key: str | int) -> str:
+    if isinstance(key, int):
+        return f"#{key}"  # so that 0 and "0" differ
+    return key.replace("~", "~0").replace("/", "~1").replace("#", "~2")
+
+
+def _block_place(place: str, index: int, name: str) -> str:
+    return f"{place}/{index}/{_escape(name)}"
+
+
+def _mark(place: str, dtype: torch.dtype) -> dict[str, list[str]]:
+    return {"$tensor": [place, str(dtype).removeprefix("torch.")]}
+
+
 def _encode_tensor(value: Tensor, place: str, tensors: dict[str, Tensor]) -> Any:
+    mark = _mark(place, value.dtype)
     dtype = str(value.dtype).removeprefix("torch.")
     if value.layout != torch.strided or value.is_quantized or value.is_meta:
         raise TypeError(f"{place}: only dense tensors with data are stored, not {dtype} {value.layout} {value.device}")
@@ -103,7 +140,7 @@ def _encode_tensor(value: Tensor, place: str, tensors: dict[str, Tensor]) -> Any
     if value.dtype not in DTYPES:
         raise TypeError(f"{place}: tensors of {dtype} cannot be stored")
     tensors[place] = value
-    return {"$tensor": [place, dtype]}
+    return mark
 
 
 def _decode(node: Any, tensors: Mapping[str, Tensor], used: set[str]) -> Any:

@@ -5,6 +5,7 @@ Every action passes `point` first: a test that raises or kills there has been at
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterable
@@ -12,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.checkpoint.manifest import FileRecord
+
+_CHUNK = 4 << 20
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
 
 def _pass(action: str, path: Path) -> None:
@@ -47,6 +51,22 @@ class Disk:
             file.flush()
             os.fsync(file.fileno())
         return FileRecord(size, digest.hexdigest())
+
+    def link(self, source: Path, target: Path) -> bool:
+        """Give a file a second name, in another folder; return whether the file system can do that."""
+        self.point("link", target)
+        try:
+            os.link(source, target)
+        except OSError as error:
+            if error.errno in _NO_LINKS:
+                return False
+            raise
+        return True
+
+    def copy(self, source: Path, target: Path) -> FileRecord:
+        """Write a copy of a file, as `write` does."""
+        with source.open("rb") as file:
+            return self.write(target, iter(lambda: file.read(_CHUNK), b""))
 
     def sync(self, folder: Path) -> None:
         """Make the entries of a folder durable."""

@@ -15,6 +15,7 @@ from typing import NamedTuple
 MANIFEST = "manifest.json"
 REPLICATED = "replicated"
 
+_BLOCK = re.compile(r"(?P<stem>replicated|shard-[0-9]{5,})-[0-9]{1,9}-[0-9]{5,9}\.safetensors")
 _FOLDER = re.compile(r"(?P<mark>\.tmp-|\.old-|\.trash-|)step-(?P<step>[0-9]{12,})(-(?P<serial>[0-9]{1,9}))?")
 
 
@@ -53,6 +54,17 @@ def shard_stem(shard: int) -> str:
 def file_names(stem: str) -> tuple[str, str]:
     """Name the two files in which one state is stored."""
     return f"{stem}.safetensors", f"{stem}.json"
+
+
+def block_name(stem: str, leaf: int, block: int) -> str:
+    """Name the file of a block; leaf: of which of the state's `Blocks`, counted in their order."""
+    return f"{stem}-{leaf}-{block:05d}.safetensors"
+
+
+def stem_of_block(name: str) -> str | None:
+    """Return to which state a block belongs, by the name of its file; None: that is no block's name."""
+    match = _BLOCK.fullmatch(name)
+    return match["stem"] if match else None
 
 
 def entries(root: Path) -> list[Entry]:

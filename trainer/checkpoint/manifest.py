@@ -18,7 +18,8 @@ from trainer.checkpoint.errors import CheckpointError, DamagedError, one_line
 from trainer.types import State
 
 FORMAT = "lockstep-checkpoint"
-VERSION = 1
+VERSION = 2
+"""1: a state lies in two files. 2: its `Blocks`, if it has any, in a file each besides."""
 
 _MAX_BYTES = 64 << 20
 _SEAL = b'{\n  "sha256": "'
@@ -45,6 +46,11 @@ class Manifest:
     versions: dict[str, str]  # of torch, python, lockstep
     files: dict[str, FileRecord]
     info: State
+
+    def names(self, stem: str) -> list[str]:
+        """Name the files of one state: its tensors, its JSON, its blocks."""
+        blocks = (name for name in self.files if layout.stem_of_block(name) == stem)
+        return [*layout.file_names(stem), *sorted(blocks)]
 
 
 def to_bytes(manifest: Manifest) -> bytes:
@@ -114,8 +120,8 @@ def _parse(folder: Path, raw: bytes) -> Manifest:
         raise CheckpointError(
             f"{folder}: format version {version}, but this program knows {VERSION}: update it to read this checkpoint"
         )
-    if version < VERSION:
-        raise ValueError(f"its format version is {version}, not {VERSION}")
+    if version < 1:
+        raise ValueError(f"its format version is {version}, and they begin at 1")
     shards = _count(fields, "shards")
     files = {str(name): _record(record) for name, record in fields["files"].items()}
     _check_names(files, shards)
@@ -126,12 +132,15 @@ def _parse(folder: Path, raw: bytes) -> Manifest:
 
 def _check_names(files: dict[str, FileRecord], shards: int) -> None:
     # Exactly the names that this program gives: one that leads out of the folder cannot be among them.
-    if len(files) != 2 * (shards + 1):
+    if len(files) < 2 * (shards + 1):
         raise ValueError(f"it lists {len(files)} files for {shards} shards")
-    for stem in (layout.REPLICATED, *map(layout.shard_stem, range(shards))):
-        for name in layout.file_names(stem):
-            if name not in files:
-                raise ValueError(f"it does not list {name}")
+    stems = {layout.REPLICATED, *map(layout.shard_stem, range(shards))}
+    whole = {name for stem in stems for name in layout.file_names(stem)}
+    if missing := sorted(whole - files.keys()):
+        raise ValueError(f"it does not list {missing[0]}")
+    for name in files.keys() - whole:
+        if layout.stem_of_block(name) not in stems:
+            raise ValueError(f"it lists {name[:80]!r}, which is not the name of a file in a checkpoint")
 
 
 def _record(record: Any) -> FileRecord:

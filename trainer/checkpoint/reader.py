@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from torch import Tensor
+
 from trainer.checkpoint import codec, layout, manifest, tensorfile, verify
 from trainer.checkpoint.errors import CheckpointError, DamagedError, one_line
 from trainer.checkpoint.manifest import Manifest
@@ -35,10 +37,14 @@ def load(source: Manifest | Path, shards: Iterable[int]) -> Loaded:
 
 
 def _read(found: Manifest, stem: str) -> State:
-    names = layout.file_names(stem)
+    names = found.names(stem)
     verify.check(found, names)
-    tensors, text = (found.folder / name for name in names)
+    _, text = layout.file_names(stem)
+    tensors: dict[str, Tensor] = {}
     try:
-        return codec.decode(tensorfile.unpack(tensors), manifest.parse_json(text.read_bytes()))
+        for name in names:
+            if name != text:
+                tensors |= tensorfile.unpack(found.folder / name)
+        return codec.decode(tensors, manifest.parse_json((found.folder / text).read_bytes()))
     except Exception as error:  # a file made to do harm, with a hash that fits, can provoke any
         raise DamagedError(f"{found.folder / stem}: {one_line(error)}") from error

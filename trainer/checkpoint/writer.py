@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from trainer.checkpoint import codec, layout, manifest, retention, tensorfile, verify
+from trainer.checkpoint import layout, manifest, retention, snapshot, verify
 from trainer.checkpoint.disk import Disk
-from trainer.checkpoint.errors import CheckpointError, one_line
+from trainer.checkpoint.errors import CheckpointError, UntidyError, one_line
 from trainer.checkpoint.manifest import FileRecord, Manifest
 from trainer.checkpoint.ranks import Ranks, agree
+from trainer.checkpoint.snapshot import Part
 from trainer.types import State
 
 _DISK = Disk()
@@ -36,32 +36,58 @@ def save(
     `replicated`, `info` and `keep` are rank 0's; `shards` are those that this rank owns, together 0, 1, ...
     The root must be one folder that all ranks see. Writing is synchronous: the states may change afterwards.
     Raises CheckpointError on every rank if anything fails on one; what was stored before is then still there, unless
-    the message says that the new checkpoint is complete and only old ones could not be deleted.
+    it is an UntidyError: the new checkpoint is complete and only old ones could not be deleted.
+    """
+
+    def parts() -> list[Part]:
+        states = {layout.shard_stem(shard): state for shard, state in shards.items()}
+        if ranks.rank == 0:
+            states[layout.REPLICATED] = replicated
+        return [snapshot.refer(stem, state) for stem, state in states.items()]
+
+    save_parts(root, step, parts, list(shards), info, ranks, keep, disk, {})
+    return layout.final(root, step)
+
+
+def save_parts(
+    root: Path,
+    step: int,
+    parts: Callable[[], list[Part]],
+    shards: Sequence[int],
+    info: State,
+    ranks: Ranks,
+    keep: int,
+    disk: Disk,
+    written: dict[str, FileRecord],
+) -> None:
+    """Store what `parts` returns of this rank, as `save` does, and note the files in `written`. A collective.
+
+    Whatever `parts` raises fails the save on all ranks.
     """
     doing = f"saving the checkpoint of step {step}"
     try:
-        _save(root, step, replicated, shards, info, ranks, keep, disk, doing)
+        _save(root, step, parts, shards, info, ranks, keep, disk, doing, written)
     except CheckpointError as error:
         # Every rank is here, having passed the same gather: nobody writes into the temporary folder any more.
         if ranks.rank == 0:
             try:
                 retention.recover(root, disk)
-            except OSError as failed:
-                raise CheckpointError(f"{error}; cleaning up failed as well: {one_line(failed)}") from error
+            except OSError as failed:  # of the same type as on the other ranks
+                raise type(error)(f"{error}; cleaning up failed as well: {one_line(failed)}") from error
         raise
-    return layout.final(root, step)
 
 
 def _save(
     root: Path,
     step: int,
-    replicated: State,
-    shards: Mapping[int, State],
+    parts: Callable[[], list[Part]],
+    shards: Sequence[int],
     info: State,
     ranks: Ranks,
     keep: int,
     disk: Disk,
     doing: str,
+    written: dict[str, FileRecord],
 ) -> None:
     lead = ranks.rank == 0
     folder = layout.temporary(root, step)
@@ -78,36 +104,29 @@ def _save(
         return {"step": step, "shards": list(shards)}
 
     def write() -> dict[str, list[Any]]:
-        states = {layout.shard_stem(shard): state for shard, state in shards.items()}
-        if lead:
-            states[layout.REPLICATED] = replicated
-        written = (item for stem, state in states.items() for item in _write_state(folder, stem, state, disk))
-        return {name: [record.size, record.sha256] for name, record in written}
+        written.update(snapshot.write(parts(), folder, disk))
+        return {name: [record.size, record.sha256] for name, record in written.items()}
 
     def commit() -> None:
         if lead:
-            files = {name: FileRecord(*record) for part in parts for name, record in part.items()}
+            files = {name: FileRecord(*record) for part in everyones for name, record in part.items()}
             content = Manifest(folder, step, count, ranks.world_size, _versions(), files, info)
             verify.check_sizes(content)  # this rank has to see what the others wrote
             disk.write(folder / layout.MANIFEST, [manifest.to_bytes(content)])
             disk.sync(folder)
             retention.commit(root, step, disk)
 
+    def prune() -> None:
+        if lead:
+            retention.prune(root, step, keep, disk)
+
     count = _check_agreement(agree(ranks, doing, prepare))
-    parts = agree(ranks, doing, write)
+    everyones = agree(ranks, doing, write)
     agree(ranks, doing, commit)
-    agree(
-        ranks,
-        f"the checkpoint of step {step} is complete, but deleting older ones",
-        lambda: retention.prune(root, step, keep, disk) if lead else None,
-    )
-
-
-def _write_state(folder: Path, stem: str, state: State, disk: Disk) -> Iterator[tuple[str, FileRecord]]:
-    tensors, node = codec.encode(state)
-    binary, text = layout.file_names(stem)
-    yield binary, disk.write(folder / binary, tensorfile.pack(tensors))
-    yield text, disk.write(folder / text, [json.dumps(node, allow_nan=False).encode()])
+    try:
+        agree(ranks, f"the checkpoint of step {step} is complete, but deleting older ones", prune)
+    except CheckpointError as error:
+        raise UntidyError(str(error)) from error.__cause__
 
 
 def _check_agreement(plans: list[dict[str, Any]]) -> int:

@@ -15,16 +15,19 @@ import torch
 
 from trainer import checkpoint
 from trainer.build import build_run, check_device, check_environment, check_memory, check_nodes, inspect_env
-from trainer.cli import Request
+from trainer.cli import Request, flatten
 from trainer.combinations_sync import replicas
 from trainer.commands.common import fail, tell, write_json
 from trainer.config import Config, ConfigError
 from trainer.envs import EnvSpec
 from trainer.layout import Layout, scaled
 from trainer.run import Run
+from trainer.runtime.faults import Faults
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import Ranks, choose_device, process_group
+from trainer.runtime.roll_call import code_version
 from trainer.runtime.spawn import spawn
+from trainer.runtime.watch import Watch, whereabouts
 from trainer.train import train
 from trainer.validate import validate
 
@@ -75,6 +78,7 @@ def _check_folder(stated: Config, resume: Path | None, auto: bool) -> None:
 
 def _as_rank(request: Request, launch: Launch) -> int:
     stated, layout, spec = _check(request, launch)
+    Faults.read(launch.rank).passes("start")
     found: checkpoint.Manifest | None = None
     if launch.rank == 0:
         _check_folder(stated, request.resume, request.auto)
@@ -87,7 +91,7 @@ def _as_rank(request: Request, launch: Launch) -> int:
                 raise ValueError(f"--resume {request.resume}: it holds no checkpoint; start a new run")
     device = choose_device(stated.runtime.device, launch)
     run_dir: Path | None = None
-    with process_group(device, launch, stated.runtime.timeout) as ranks:
+    with process_group(device, launch, stated.runtime.timeout, _facts(stated, spec)) as ranks:
         try:
             run_dir, found = ranks.gather((request.resume or _folder(stated), found))[0]
             score = _train(stated, layout, spec, ranks, launch, run_dir, found)
@@ -100,6 +104,13 @@ def _as_rank(request: Request, launch: Launch) -> int:
 
         leave_results(stated, run_dir, score)
     return 0
+
+
+def _facts(stated: Config, spec: EnvSpec) -> dict[str, Any]:
+    """Return what has to be the same on every rank, by name: the program, its config, and the shapes that follow."""
+    config = {f"--{name}": value for name, value in flatten(stated.to_dict()).items()}
+    shapes = {"observations of": list(spec.obs_shape), "a number of actions of": spec.num_actions}
+    return config | shapes | code_version()
 
 
 def _train(
@@ -122,32 +133,46 @@ def _train(
         say(f"resumed at {layout.env_steps(run.step):,} env steps from {found.folder}")
     if ranks.rank == 0:
         write_json(run_dir / "config.json", stated.to_dict())
-    began, began_at = time.monotonic(), run.step
     try:
-        _status(run, run_dir, "running")
-        train(run)
-        seconds = time.monotonic() - began
-        if run.step < layout.num_steps:
-            _status(run, run_dir, "stopped")
-            say(f"{run.stopped_by}: saved at {layout.env_steps(run.step):,} env steps")
-            say(f"resume with: lockstep train --resume {run_dir}")
-            return None
-        results: dict[str, Any] = {
-            "env_steps": layout.env_steps(run.step),
-            "updates": run.learner.updates,
-            "seconds": seconds,
-            "env_steps_per_second": layout.env_steps(run.step - began_at) / max(seconds, 1e-9),
-            "ranks": layout.world_size,
-        }
-        if layout.config.eval.episodes:
-            results["evaluation"] = run.evaluate()._asdict()
-            if run.task_scores:
-                results["tasks"] = {task: score._asdict() for task, score in run.task_scores.items()}
-        _status(run, run_dir, "finished")
-        return results
+        with _watch(run, ranks):
+            return _to_the_end(run, run_dir)
     finally:
         run.logger.close()
         run.envs.close()
+
+
+def _to_the_end(run: Run, run_dir: Path) -> dict[str, Any] | None:
+    """Train and evaluate; return the results, or None if a signal ended the run before."""
+    layout, say = run.layout, run.logger.message
+    began, began_at = time.monotonic(), run.step
+    _status(run, run_dir, "running")
+    train(run)
+    seconds = time.monotonic() - began
+    if run.step < layout.num_steps:
+        _status(run, run_dir, "stopped")
+        say(f"{run.stopped_by}: saved at {layout.env_steps(run.step):,} env steps")
+        say(f"resume with: lockstep train --resume {run_dir}")
+        return None
+    results: dict[str, Any] = {
+        "env_steps": layout.env_steps(run.step),
+        "updates": run.learner.updates,
+        "seconds": seconds,
+        "env_steps_per_second": layout.env_steps(run.step - began_at) / max(seconds, 1e-9),
+        "ranks": layout.world_size,
+    }
+    if layout.config.eval.episodes:
+        results["evaluation"] = run.evaluate()._asdict()
+        if run.task_scores:
+            results["tasks"] = {task: score._asdict() for task, score in run.task_scores.items()}
+    _status(run, run_dir, "finished")
+    return results
+
+
+def _watch(run: Run, ranks: Ranks) -> Watch:
+    """Return what ends this rank, or the next one, if it no longer gets on. A collective."""
+    runtime = run.config.runtime
+    longer = {"save": runtime.save_timeout}
+    return Watch(ranks.watch, run.spans, lambda: run.step, ranks.gather(whereabouts()), runtime.timeout, longer)
 
 
 def _status(run: Run, run_dir: Path, state: str) -> None:

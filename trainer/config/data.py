@@ -41,6 +41,11 @@ class EnvConfig:
     """Learn from rewards clipped to [-1, 1]; returns are reported unclipped."""
     threads: int = 0
     """ALE: emulator threads per rank [count]. 0: the rank's share of the cores."""
+    max_restarts: int = 10
+    """Gymnasium: an environment that raises, or says what is no number or has another shape, begins anew, its episode
+    cut; async: also one that crashes or hangs. More of that on a rank ends the run with the first cause [count]."""
+    timeout: float = 60.0
+    """async: an environment hangs if its step takes longer [s]."""
 
     @property
     def name(self) -> str:

@@ -32,6 +32,9 @@ class OptimConfig:
     mean gradient. The rest follows the fields above."""
     max_grad_norm: float = math.inf
     """Clip the global gradient norm, after the exchange, to this. inf: no clipping."""
+    max_skipped: int = 10
+    """An update whose loss or gradient is not finite on any rank is skipped on all; so many in a row end the run
+    [updates]."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,9 @@ class SyncConfig:
     al. 2019), for networks too large for one device; ranks = replicas x stages [ranks]."""
     microbatches: int = 1
     """stages: rows pass through the layers in so many parts, on which the stages work at the same time [count]."""
+    shared_memory: bool = True
+    """Ranks on the CPUs of one machine exchange gradients through memory that they share; False: over sockets, by gloo,
+    as ranks of several machines do."""
     noise_scale: bool = False
     """flat, 2 ranks or more: estimate the gradient noise scale (McCandlish et al. 2018), the batch size beyond which
     more data per update hardly pays."""

@@ -14,8 +14,14 @@ class RuntimeConfig:
     """CPU threads per rank for torch [count]. 0: 1 for small networks, the rank's share of the cores for CNNs."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of network and returns."""
+    compile: Literal[False, True, "auto"] = False
+    """Make each update, up to its gradient, one compiled graph, which takes a C++ compiler and seconds at the first
+    start; `auto`: where that can be done, and eagerly elsewhere. The same numbers but for rounding."""
     timeout: float = 120.0
-    """A collective that takes longer ends the run [s]."""
+    """A rank that stands still for longer, or an exchange that takes longer, ends the run, which tells who and where;
+    in an evaluation it holds for each step [s]."""
+    save_timeout: float = 1800.0
+    """The same while a checkpoint is written, if that is longer [s]."""
     poll_every: int = 1_000
     """Env steps between the ranks' agreement on stop requests and bad numbers [env steps]."""
 
@@ -46,6 +52,9 @@ class CheckpointConfig:
     """Env steps between checkpoints; one is always written at the end. 0: only at the end [env steps]."""
     keep: int = 2
     """Checkpoints kept, the newest ones [count]."""
+    failures: int = 3
+    """Saves in a row that may not fail; until then the run goes on with the checkpoint before and tries again at the
+    next save [count]."""
     replay: bool = True
     """Store the replay memory as well; without it a resumed run refills it first."""
 

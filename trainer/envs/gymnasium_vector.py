@@ -14,7 +14,8 @@ from torch import Tensor
 from trainer.envs import workers
 from trainer.envs.autoreset import NormalForm
 from trainer.envs.base import Autoreset, StackPad, choose_autoreset
-from trainer.envs.single import thunk
+from trainer.envs.restarts import Restarts
+from trainer.envs.single import FAILURE, fresh_seed, thunk
 from trainer.envs.spaces import ObsCodec, discrete_actions
 from trainer.types import State, Timestep
 
@@ -27,7 +28,8 @@ MODES: dict[Autoreset, AutoresetMode] = {
 class GymnasiumBackend:
     """A `Backend` over SyncVectorEnv or AsyncVectorEnv; env i is seeded with seeds[i].
 
-    It saves its state for CartPole, Acrobot and MountainCar. After an error in a worker the backend is closed.
+    It saves its state for CartPole, Acrobot and MountainCar. An environment that fails begins anew while `restarts`
+    bears it; behind that the backend is closed. timeout: of a step of async [s].
     """
 
     stack = 1
@@ -43,6 +45,8 @@ class GymnasiumBackend:
         autoreset: str,
         kwargs: Mapping[str, Any],
         render: bool,
+        restarts: Restarts,
+        timeout: float,
     ) -> None:
         mode = choose_autoreset(autoreset, ("same_step", "next_step"), kind)
         thunks = [thunk(env_id, kwargs, render) for _ in range(num_envs)]
@@ -59,6 +63,15 @@ class GymnasiumBackend:
         self.saves_state = all(self._env.get_attr("can_save"))
         self._normal = NormalForm(codec, mode, num_envs)
         self._seeds: list[int | None] | None = list(seeds)
+        self._restarts, self._timeout = restarts, timeout
+        self._replaced = [0] * num_envs
+
+        def again(i: int) -> workers.Again:
+            self._replaced[i] += 1
+            seed = fresh_seed(seeds[i], self._replaced[i])
+            return workers.Again(thunk(env_id, kwargs, render, seed, pending=mode == "next_step"), seed)
+
+        self._again = again
         self._action: NDArray[np.int64] | None = None
 
     def reset(self) -> Timestep:
@@ -70,14 +83,18 @@ class GymnasiumBackend:
     def send(self, action: Tensor) -> None:
         self._action = action.numpy() + self._first_action
         if isinstance(self._env, AsyncVectorEnv):
-            with workers.closed_on_error(self._env):
-                self._env.step_async(self._action)
+            workers.send(self._env, self._action)
 
     def recv(self) -> Timestep:
         assert self._action is not None, "recv without send"
         with workers.closed_on_error(self._env):
             env = self._env
-            out = env.step_wait() if isinstance(env, AsyncVectorEnv) else env.step(self._action)
+            if isinstance(env, AsyncVectorEnv):
+                out = workers.wait(env, self._timeout, self._again)
+            else:
+                out = env.step(self._action)
+            for cause in failures(out[4]):
+                self._restarts.note(cause)
         self._action = None
         return self._normal.step(*out)
 
@@ -103,3 +120,9 @@ class GymnasiumBackend:
 
     def close(self) -> None:
         self._env.close()
+
+
+def failures(info: Mapping[str, Any]) -> list[str]:
+    """Return what happened to the environments that failed in a step with this info, of either autoreset mode."""
+    told = (info.get(FAILURE, ()), info.get("final_info", {}).get(FAILURE, ()))
+    return [cause for causes in told for cause in causes if cause]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from trainer.envs.base import Backend, EnvSpec, take_limit
 from trainer.envs.gymnasium_vector import GymnasiumBackend
 from trainer.envs.minatar import MinAtarBackend
 from trainer.envs.native import NativeBackend
+from trainer.envs.restarts import Restarts
 from trainer.envs.single import make_single
 from trainer.envs.spaces import ObsCodec, discrete_actions
 from trainer.envs.toy import ToyBackend
@@ -42,10 +44,13 @@ def make_backend(
     life_loss: bool = False,
     threads: int = 0,
     render: bool = False,
+    restarts: Restarts | None = None,
+    timeout: float = math.inf,
 ) -> Backend:
     """Build the vector environment of one shard, with one seed per environment.
 
-    kind is one of `KINDS` or auto. Atari: sticky to threads; MinAtar: sticky and full_action_space.
+    kind is one of `KINDS` or auto. Atari: sticky to threads; MinAtar: sticky and full_action_space; Gymnasium's sync
+    and async: restarts, which counts failed environments (None: none is borne), and timeout of an async step [s].
 
     Raises:
         ValueError: the environment cannot be built or cannot be learned from; one line, with the remedy.
@@ -95,6 +100,8 @@ def make_backend(
             autoreset=autoreset,
             kwargs=kwargs,
             render=render,
+            restarts=restarts or Restarts(),
+            timeout=timeout,
         )
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.envs.base import Backend, StackPad
+from trainer.envs.restarts import Restarts
 from trainer.types import Episode, State, Timestep
 
 
@@ -58,16 +59,23 @@ class EpisodeStatistics:
 class ShardedEnvs:
     """`types.Envs` over one backend per owned shard, in the order of the shard numbers.
 
-    first_env is the global index of each shard's first environment. Observations arrive on `device`; statistics are
-    kept on the CPU. The state has the shard numbers as its keys. A shard whose backend cannot save its state loads the
-    finished episodes only, and is to be `reset`.
+    first_env is the global index of each shard's first environment; restarts: where the backends count failures.
+    Observations arrive on `device`; statistics are kept on the CPU. The state has the shard numbers as its keys. A
+    shard whose backend cannot save its state loads the finished episodes only, and is to be `reset`.
     """
 
-    def __init__(self, backends: dict[int, Backend], device: torch.device, first_env: dict[int, int]) -> None:
+    def __init__(
+        self,
+        backends: dict[int, Backend],
+        device: torch.device,
+        first_env: dict[int, int],
+        restarts: Restarts | None = None,
+    ) -> None:
         self._shards = sorted(backends)
         self._backends = [backends[shard] for shard in self._shards]
         self._statistics = [EpisodeStatistics(backends[shard].num_envs, first_env[shard]) for shard in self._shards]
         self._device = device
+        self._restarts = restarts or Restarts()
         first = self._backends[0]
         self.num_envs = sum(backend.num_envs for backend in self._backends)
         self.num_actions, self.obs_shape, self.obs_dtype = first.num_actions, first.obs_shape, first.obs_dtype
@@ -110,6 +118,11 @@ class ShardedEnvs:
             return tensor
         # torch's pinned allocator keeps the buffer until the copy is over.
         return tensor.pin_memory().to(self._device, non_blocking=True)
+
+    @property
+    def restarts(self) -> int:
+        """How many environments failed and began anew so far."""
+        return self._restarts.count
 
     def episodes(self) -> list[Episode]:
         return [episode for statistics in self._statistics for episode in statistics.drain()]

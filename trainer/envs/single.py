@@ -7,7 +7,9 @@ trainer's to handle, and they die with it, or they would keep its sockets open a
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import math
 import os
 import signal
 import traceback
@@ -18,39 +20,83 @@ import gymnasium as gym
 import numpy as np
 
 from trainer.envs.classic_state import AnyEnv, classic_state, is_classic, load_classic_state
+from trainer.envs.restarts import EnvError
 
-
-class EnvError(RuntimeError):
-    """An environment raised; the text holds its traceback, which may have come from another process."""
+FAILURE = "lockstep_failure"
+"""Where a step's info tells that the environment failed and will begin anew: what happened."""
 
 
 class Single(gym.Wrapper[Any, Any, Any, Any]):
-    """An environment whose exceptions can cross a process border and whose state can be saved.
+    """An environment that outlives its failures and whose state can be saved.
 
-    Gymnasium's worker sends exceptions as (type, value), which hangs or loses them where they do not pickle.
+    A step that raises, or says what is no number or has another shape than announced, cuts the episode at the last
+    observation that was good; the reset that follows builds the environment anew. seed: of the first reset, if that is
+    to be `pending`: made by the next step, in place of one.
     """
 
-    def __init__(self, env: AnyEnv) -> None:
-        super().__init__(env)
-        self._pending = False  # this env was restored between an episode's end and its reset (NEXT_STEP)
+    def __init__(self, make: Callable[[], AnyEnv], seed: int | None = None, pending: bool = False) -> None:
+        super().__init__(make())
+        self._make, self._seed, self._pending = make, seed, pending
+        space = self.env.observation_space
+        self._shape, self._is_float = space.shape, space.dtype is not None and space.dtype.kind == "f"
+        self._last: Any = None
+        self._failure = ""
+        self._failures = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        if seed is None and self._pending:
+            seed = self._seed
         self._pending = False
+        if seed is not None:
+            self._seed = seed
+        if self._failure:
+            seed = self._begin_anew()
         try:
-            return self.env.reset(seed=seed, options=options)[0], {}
+            self._last = self._checked(self.env.reset(seed=seed, options=options)[0])
         except Exception:
-            raise EnvError(f"the environment failed in reset\n{traceback.format_exc()}") from None
+            raise EnvError(self._failure or f"the environment failed in reset\n{traceback.format_exc()}") from None
+        self._failure = ""
+        return self._last, {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         if self._pending:
             return self.reset()[0], 0.0, False, False, {}
         try:
             obs, reward, terminated, truncated, _ = self.env.step(action)
+            obs, reward = self._checked(obs), float(reward)
+            if not math.isfinite(reward):
+                raise ValueError(f"a reward of {reward}")
         except Exception:
-            raise EnvError(f"the environment failed in step\n{traceback.format_exc()}") from None
+            self._failure = f"the environment failed in step\n{traceback.format_exc()}"
+            return self._last_good(), 0.0, False, True, {FAILURE: self._failure}
         if terminated or truncated:
             obs = np.array(obs)  # an environment that writes into one buffer would overwrite it in the reset
-        return obs, float(reward), bool(terminated), bool(truncated), {}
+        self._last = obs
+        return obs, reward, bool(terminated), bool(truncated), {}
+
+    def _checked(self, obs: Any) -> Any:
+        if np.shape(obs) != self._shape:
+            raise ValueError(f"an observation of shape {np.shape(obs)}, not {self._shape}")
+        # the sum is cheap, and finite if all are and none is huge
+        if (
+            self._is_float
+            and not math.isfinite(np.add.reduce(obs, axis=None, dtype=np.float64))
+            and not np.isfinite(obs).all()
+        ):
+            raise ValueError("an observation that is not finite")
+        return obs
+
+    def _last_good(self) -> Any:
+        """Return a copy of the last observation; zeros where the environment has spoiled it, which it may own."""
+        return np.array(self._last) if np.isfinite(self._last).all() else np.zeros_like(self._last)
+
+    def _begin_anew(self) -> int | None:
+        """Build another environment; return the seed of its first reset, which follows from the first one's."""
+        with contextlib.suppress(Exception):
+            self.env.close()
+        self.env = self._make()
+        self._failures += 1
+        return None if self._seed is None else fresh_seed(self._seed, self._failures)
 
     @property
     def can_save(self) -> bool:
@@ -73,16 +119,23 @@ def make_single(env_id: str, kwargs: Mapping[str, Any], render: bool) -> AnyEnv:
     return gym.make(env_id, disable_env_checker=True, **mode, **kwargs)
 
 
-def thunk(env_id: str, kwargs: Mapping[str, Any], render: bool) -> Callable[[], Single]:
-    """Return what a vector env calls to build one environment: here, or in a child process of this one."""
+def thunk(
+    env_id: str, kwargs: Mapping[str, Any], render: bool, seed: int | None = None, pending: bool = False
+) -> Callable[[], Single]:
+    """Return what a vector env calls to build one environment, see `Single`: here, or in a child of this process."""
     owner = os.getpid()
 
     def build() -> Single:
         if os.getpid() != owner:
             _serve_only(owner)
-        return Single(make_single(env_id, kwargs, render))
+        return Single(lambda: make_single(env_id, kwargs, render), seed, pending)
 
     return build
+
+
+def fresh_seed(seed: int, restarts: int) -> int:
+    """Return the seed of an environment that began anew so many times, below 2^31."""
+    return int(np.random.SeedSequence([seed, restarts]).generate_state(1)[0] >> 1)
 
 
 def _serve_only(owner: int) -> None:

@@ -189,7 +189,14 @@ class WithDemos:
 
     def state_dict(self) -> State:
         """Return the state of the run's own memory and of the streams: the demonstrations come from their file."""
-        own, streams = self.own.state_dict(), self.sampler.state_dict()
+        return self._beside(self.own.state_dict())
+
+    def snapshot(self) -> State:
+        """Return the same with large parts as `Blocks`."""
+        return self._beside(self.own.snapshot())
+
+    def _beside(self, own: State) -> State:
+        streams = self.sampler.state_dict()
         return {shard: {"own": own[shard], "demos": streams[shard]} for shard in streams}
 
     def load_state_dict(self, state: State) -> None:

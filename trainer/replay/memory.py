@@ -157,9 +157,16 @@ class ReplayMemory:
             self._priorities.follow()
 
     def state_dict(self) -> State:
+        return self._state(self.ring.state_dict)
+
+    def snapshot(self) -> State:
+        """Return the same with the rows as `Blocks`."""
+        return self._state(self.ring.snapshot)
+
+    def _state(self, ring_state: Callable[[slice], State]) -> State:
         streams = self.sampler.state_dict()
         return {
-            str(shard): {"ring": self.ring.state_dict(self._lanes(i)), "sampler": streams[str(shard)]}
+            str(shard): {"ring": ring_state(self._lanes(i)), "sampler": streams[str(shard)]}
             for i, shard in enumerate(self._shards)
         }
 

@@ -16,12 +16,14 @@ import math
 import torch
 from torch import Tensor
 
+from trainer.replay.segments import Room, Segments
 from trainer.types import State
 
 START, TERMINAL, STOP = 1, 2, 4
 """Flag bits of a row: it starts a transition; that transition must not bootstrap; no window may reach beyond it."""
 
-_FIELDS = ("frames", "action", "reward", "flags", "age", "slots")
+_ROWS, _NUMBERS = ("frames", "action", "reward", "flags", "age"), ("slots",)  # by row, by number of the transition
+_FIELDS = (*_ROWS, *_NUMBERS)
 _LANES = ("written", "head", "mature", "tail", "age_now")
 
 
@@ -73,6 +75,8 @@ class Ring:
         self.written = zeros.clone()  # [N] rows finished; the next one is written % T
         self.head, self.mature, self.tail = zeros.clone(), zeros.clone(), zeros.clone()
         self.age_now = zeros.clone()  # [N] steps since the running episode began
+        self.room = Room()
+        self._read: list[Segments] = []  # what is being read of it
 
     @staticmethod
     def row_bytes(frame_shape: tuple[int, ...], frame_dtype: torch.dtype) -> int:
@@ -96,6 +100,7 @@ class Ring:
         Lanes with `reset` set write nothing that survives: their cursor stays.
         frame, next_frame: [N, *frame]; action: [N]; reward: [N]; the rest: [N] bool.
         """
+        self._before_step()
         happened = ~reset
         stop = done | life_lost
         here = self._at(self.written)
@@ -119,6 +124,7 @@ class Ring:
 
     def cut(self) -> None:
         """Close every running episode: its last transition becomes the end of a truncated episode."""
+        self._before_step()
         last = self._at(self.head - 1)
         row = self.slots[last].long() * self.lanes + self.lane
         running = (self.head > 0) & (self.flags[row] & STOP == 0)
@@ -163,15 +169,39 @@ class Ring:
         """Return the rows written so far of some lanes."""
         used = self.used_rows()
         state: State = {name: getattr(self, name)[lanes] for name in _LANES}
-        for name in _FIELDS:
-            field: Tensor = getattr(self, name)[: self.blank]
-            state[name] = field.view(self.rows, self.lanes, *field.shape[1:])[:used, lanes]
-        return state
+        return state | {name: self._by_row(name)[:used, lanes] for name in _FIELDS}
+
+    def snapshot(self, lanes: slice) -> State:
+        """Return the same with the rows as `Blocks`, which can be read while the ring goes on."""
+
+        def views(names: tuple[str, ...]) -> dict[str, Tensor]:
+            return {name: self._by_row(name)[:, lanes] for name in names}
+
+        used = self.used_rows()
+        rows = Segments(views(_ROWS), self.written[lanes], used, 2, self.room)
+        numbers = Segments(views(_NUMBERS), self.head[lanes], used, 1, self.room)
+        self._read += [rows, numbers]
+        return {name: getattr(self, name)[lanes] for name in _LANES} | {"rows": rows, "numbers": numbers}
 
     def load_state_dict(self, lanes: slice, state: State) -> None:
+        """Continue with the rows of `state_dict`, or with the stored blocks of `snapshot`."""
         for name in _LANES:
             getattr(self, name)[lanes] = state[name].to(self.device)
-        for name in _FIELDS:
-            field: Tensor = getattr(self, name)[: self.blank]
-            saved: Tensor = state[name]
-            field.view(self.rows, self.lanes, *field.shape[1:])[: len(saved), lanes] = saved.to(self.device)
+        for group, names in (("rows", _ROWS), ("numbers", _NUMBERS)):
+            begin = 0
+            for block in state.get(group, [state]):
+                end = begin + len(block[names[0]])
+                for name in names:
+                    self._by_row(name)[begin:end, lanes] = block[name].to(self.device)
+                begin = end
+
+    def _by_row(self, name: str) -> Tensor:
+        """Return a field as [T, N, ...]."""
+        field: Tensor = getattr(self, name)[: self.blank]
+        return field.view(self.rows, self.lanes, *field.shape[1:])
+
+    def _before_step(self) -> None:
+        if self._read:
+            self._read = [segments for segments in self._read if segments.waits]
+            for segments in self._read:
+                segments.before_step()

@@ -174,6 +174,10 @@ class RolloutMemory:
             for i, (shard, generator) in enumerate(self.generators.items())
         }
 
+    def snapshot(self) -> State:
+        """Return the same: a rollout is small beside a replay, and overwritten as a whole."""
+        return self.state_dict()
+
     def load_state_dict(self, state: State) -> None:
         for i, (shard, generator) in enumerate(self.generators.items()):
             saved = state[str(shard)]

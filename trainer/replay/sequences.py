@@ -146,9 +146,16 @@ class SequenceMemory:
         self._follow(*self.book.cut(self.ring.tail))
 
     def state_dict(self) -> State:
+        return self._state(self.ring.state_dict)
+
+    def snapshot(self) -> State:
+        """Return the same with the rows as `Blocks`."""
+        return self._state(self.ring.snapshot)
+
+    def _state(self, ring_state: Callable[[slice], State]) -> State:
         return {
             str(shard): {
-                "ring": self.ring.state_dict(self._lanes(i)),
+                "ring": ring_state(self._lanes(i)),
                 "book": self.book.state_dict(self._lanes(i)),
                 "weight": self.tree.leaves[i, : self.each],
                 "generator": generator.get_state(),

@@ -6,6 +6,7 @@ a second: a rank that is blocked in a collective, which no exception can reach, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -18,9 +19,12 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 _POLL = 1.0  # s
 _GRACE = 2.0  # s in which a rank that noticed by itself may tell more than the thread would
 _JOIN = 10.0  # s
+_TELLING = 3.0  # s
 EXIT_FAILED = 1
 LAST_WORDS = 1.5  # s that a rank leaves to the peer it lost, and to the launcher, to say what happened first
-_PEER_WORDS = ("gloo", "NCCL", "losed by peer")
+_ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
+_telling_launcher = threading.Lock()
+_PEER_WORDS = ("gloo", "NCCL", "losed by peer", "did not come to an exchange")
 
 
 class FailureWatch:
@@ -28,6 +32,7 @@ class FailureWatch:
 
     def __init__(self, store: Any, rank: int, has_peers: bool) -> None:
         self.store, self.rank, self.has_peers = store, rank, has_peers
+        self.waiting = 0  # whether this rank is in an exchange of flags or objects, where it depends on others
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look, name="failure-watch", daemon=True)
 
@@ -45,12 +50,17 @@ class FailureWatch:
 
     def report(self, cause: str) -> str:
         """Record `cause` unless a peer was first; return the first cause, with the rank it came from."""
-        mine = f"rank {self.rank}: {cause}"
-        try:
-            first: bytes = self.store.compare_set("failure", "", mine)
-        except Exception:  # the store lives in the launcher, which may be gone
-            return mine
-        return first.decode()
+        told = [f"rank {self.rank}: {cause}"]
+
+        def tell() -> None:
+            with contextlib.suppress(Exception):  # the store lives in the launcher or in rank 0, which may be gone
+                first: bytes = self.store.compare_set("failure", "", told[0])
+                told.append(first.decode())
+
+        telling = threading.Thread(target=tell, daemon=True)
+        telling.start()
+        telling.join(_TELLING)  # where the store's process is stopped, no answer ever comes
+        return told[-1]
 
     def _look(self) -> None:
         while not self._stop.wait(_POLL):
@@ -81,5 +91,18 @@ def condense(text: str) -> str:
 
 
 def tell_launcher(error: BaseException) -> None:
-    """Leave `error` where torchrun looks for the cause, if it asked for that."""
-    get_error_handler().record_exception(error)
+    """Leave `error` where torchrun looks for the cause, if it asked for that.
+
+    By rename: this process may be ended at any moment, and half a file ends torchrun itself.
+    """
+    path = os.environ.get(_ERROR_FILE)
+    if path is None:
+        return
+    with _telling_launcher:
+        part = f"{path}.part"
+        os.environ[_ERROR_FILE] = part
+        try:
+            get_error_handler().record_exception(error)
+            os.replace(part, path)
+        finally:
+            os.environ[_ERROR_FILE] = path

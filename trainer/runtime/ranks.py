@@ -7,7 +7,7 @@ always over gloo, so that control traffic works while a GPU is busy.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,8 +21,11 @@ from torch.distributed.rendezvous import rendezvous
 from trainer.runtime.failure import FailureWatch
 from trainer.runtime.launched import Launch
 from trainer.runtime.orphan import die_with_parent
+from trainer.runtime.roll_call import roll_call
 
 _PATIENCE = timedelta(hours=2)
+NAMING = 5.0
+"""By how much an exchange outlasts `runtime.timeout`: by then the rank that hangs is named, which it cannot do [s]."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Ranks:
     device: torch.device
     watch: FailureWatch
     patient: dist.ProcessGroup  # for meetings to which ranks come minutes apart
+    beside: dist.ProcessGroup  # for those of one thread per rank that works beside the main one
 
     def gather(self, value: Any, *, patient: bool = False) -> list[Any]:
         """Return every rank's small object, in the order of ranks. A collective.
@@ -43,14 +47,30 @@ class Ranks:
         patient: wait for hours, not for `runtime.timeout`; a rank that fails meanwhile still ends all of them.
         """
         values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value, group=self.patient if patient else None)
+        with self._waiting():
+            dist.all_gather_object(values, value, group=self.patient if patient else None)
+        return values
+
+    def gather_beside(self, value: Any) -> list[Any]:
+        """Do the same as patiently, from a thread: no other one may come here. A collective of those threads."""
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value, group=self.beside)
         return values
 
     def any(self, *flags: bool) -> list[bool]:
         """Return for each flag whether it is set on any rank. A collective."""
         votes = torch.tensor(flags, dtype=torch.uint8)
-        dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+        with self._waiting():
+            dist.all_reduce(votes, op=dist.ReduceOp.MAX)
         return [bool(vote) for vote in votes.tolist()]
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        self.watch.waiting += 1
+        try:
+            yield
+        finally:
+            self.watch.waiting -= 1
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"], launch: Launch) -> torch.device:
@@ -79,15 +99,19 @@ def cores_per_rank(launch: Launch) -> int:
 
 
 @contextmanager
-def process_group(device: torch.device, launch: Launch, timeout: float) -> Iterator[Ranks]:
+def process_group(
+    device: torch.device, launch: Launch, timeout: float, facts: Mapping[str, Any] | None = None
+) -> Iterator[Ranks]:
     """Bring the process group up, and down again; alone it is a group of one.
 
     CUDA tensors travel by NCCL (by gloo where ranks share a GPU, which NCCL refuses), CPU tensors by gloo.
-    timeout: limit of a collective [s].
+    timeout: limit of a collective [s]; facts: what has to be the same on all ranks, else ValueError (`roll_call`).
     """
     if launch.by_torchrun:
         die_with_parent()
         store, _, _ = next(iter(rendezvous("env://", launch.rank, launch.world_size)))
+        if facts is not None:
+            roll_call(PrefixStore("roll", store), launch.rank, launch.world_size, facts, timeout)
     else:
         store = HashStore()
     shared_gpu = device.type == "cuda" and torch.cuda.device_count() < launch.local_world_size and not _shown_one()
@@ -100,10 +124,12 @@ def process_group(device: torch.device, launch: Launch, timeout: float) -> Itera
         store=PrefixStore("group", store),
         rank=launch.rank,
         world_size=launch.world_size,
-        timeout=timedelta(seconds=timeout),
+        timeout=timedelta(seconds=timeout + NAMING),
     )
     patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
-    ranks = Ranks(launch.rank, launch.local_rank, launch.world_size, launch.local_world_size, device, watch, patient)
+    beside = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    who = (launch.rank, launch.local_rank, launch.world_size, launch.local_world_size)
+    ranks = Ranks(*who, device, watch, patient, beside)
     dist.all_reduce(torch.zeros(1, device=device))  # NCCL ignores the timeout of its first collective
     try:
         with watch:

@@ -36,6 +36,10 @@ class Spans:
         self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
         self._since = now
 
+    def standing(self) -> tuple[tuple[str, ...], float]:
+        """Return the open spans, the innermost last, and when the last one was opened or closed; for other threads."""
+        return tuple(self._open), self._since
+
     def drain(self) -> tuple[float, dict[str, float]]:
         """Return (seconds, share of each name in them) since the last drain."""
         self._switch()

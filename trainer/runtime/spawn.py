@@ -57,11 +57,11 @@ def _first_cause(rank: int, message: str | dict[str, Any]) -> str:
     """Return what ended the run, in one line.
 
     message: a dict is what the rank itself recorded, a string what its end looked like from outside. What all ranks
-    agreed on (`AgreedError`) names the culprit itself.
+    agreed on (`AgreedError`), or one saw of another (`HungError`), names the culprit itself.
     """
     text = condense(message["message"] if isinstance(message, dict) else message)
     kind, _, words = text.partition(": ")
-    return words if kind == "AgreedError" else f"rank {rank} failed first: {text}"
+    return words if kind in ("AgreedError", "HungError") else f"rank {rank} failed first: {text}"
 
 
 def _forward(number: int, _: FrameType | None) -> None:

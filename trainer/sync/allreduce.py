@@ -40,6 +40,7 @@ class AllReduce(Strategy):
             self.noise.before(self.flat.grad)
         self.compression.mean_(self.flat.grad)
         norm = self.clipped.step(max_norm)
+        self.compression.forget(norm)
         if self.noise is not None:
             self.noise.after(norm)
         return norm
@@ -88,4 +89,6 @@ class Overlapped(Strategy):
     def step(self, max_norm: float) -> Tensor:
         """Clip and step the averaged gradient; return its norm, []."""
         self.wire.note_sum(self.hook.next_bytes())
-        return self.clipped.step(max_norm)
+        norm = self.clipped.step(max_norm)
+        self.hook.forget(norm)
+        return norm

@@ -38,10 +38,10 @@ class NoiseScale:
         self._local = torch.linalg.vector_norm(grad)
 
     def after(self, norm: Tensor) -> None:
-        """Take note of the norm of the mean gradient."""
+        """Take note of the norm of the mean gradient; one that is not finite leaves the averages where they are."""
         assert self._local is not None
         squares = torch.stack((self._local, norm)).to(torch.float64).square_()
-        self._squares.lerp_(squares, 1 - DECAY)
+        self._squares.lerp_(torch.where(squares.isfinite().all(), squares, self._squares), 1 - DECAY)
         self._updates += 1
 
     def report(self) -> dict[str, float]:

@@ -1,4 +1,7 @@
-"""What every strategy does once the gradients have met: clip, then step; by one optimizer or by one for each level."""
+"""What every strategy does once the gradients have met: clip, then step; by one optimizer or by one for each level.
+
+A gradient that is not finite is skipped: weights, moments and counts stay as they are.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from trainer.sync.finite import refuses, step_if
 from trainer.sync.flat import FlatParameters
 from trainer.types import State
 
@@ -45,16 +49,22 @@ class Stretch:
         for group in self._optimizer.param_groups:
             group["lr"] = lr * self.level.lr
 
-    def step(self) -> None:
-        """Take in the gradient of one update; step the weights where it is due."""
+    def step(self, fine: Tensor | None = None) -> None:
+        """Take in the gradient of one update; step the weights where it is due.
+
+        fine: whether to, [], where it is not known here; the gradient is zero then where it is not set.
+        """
         every = self.level.every
-        if every == 1:
+        if every > 1:
+            self._mean.add_(self._fresh, alpha=1 / every)
+            self._updates += 1
+            if self._updates % every:
+                return
+        if fine is None or every > 1:
             self._optimizer.step()
-            return
-        self._mean.add_(self._fresh, alpha=1 / every)
-        self._updates += 1
-        if self._updates % every == 0:
-            self._optimizer.step()
+        else:
+            step_if(fine, self._optimizer)
+        if every > 1:
             self._mean.zero_()
 
     def state_dict(self) -> State:
@@ -98,15 +108,22 @@ class ClippedOptimizer:
     def step(self, max_norm: float, norm: Tensor | None = None) -> Tensor:
         """Scale the gradient to at most `max_norm`, step, and return the norm before the clip, [].
 
-        norm: of the whole gradient, where only a part of it is here; None: that of the buffer.
+        Nothing is stepped if that norm is not finite. norm: of the whole gradient, where only a part of it is here;
+        None: that of the buffer.
         """
         grad = self._grad[self.part]
         if norm is None:
             norm = torch.linalg.vector_norm(grad)
+        if refuses(norm):
+            return norm
         if max_norm != math.inf:
             grad.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
+        fine = None
+        if norm.device.type != "cpu":
+            fine = norm.isfinite()
+            grad.masked_fill_(~fine, 0.0)
         for stretch in self.stretches:
-            stretch.step()
+            stretch.step(fine)
         return norm
 
     def state_dict(self) -> State:

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trainer.runtime.spans import Spans
+from trainer.sync.shared import SharedMemory
 
 
 class Pending(Protocol):
@@ -19,21 +20,33 @@ class Pending(Protocol):
 
 
 class Wire:
-    """Collectives over `group` (None: all ranks).
+    """Collectives over `group` (None: all ranks), the frequent ones through `shared` memory where there is some.
 
     sent: bytes that this rank put on the wire so far, if every collective is the ring algorithm's: an all-reduce of n
-    bytes over p ranks sends 2 n (p-1)/p from each, reduce-scatter, all-gather, broadcast and reduce half of that.
+    bytes over p ranks sends 2 n (p-1)/p from each, reduce-scatter, all-gather, broadcast and reduce half of that. What
+    goes through shared memory is counted as if it went over a wire.
     """
 
-    def __init__(self, rank: int, world_size: int, spans: Spans, group: dist.ProcessGroup | None = None) -> None:
-        self.rank, self.world_size, self.spans, self.group = rank, world_size, spans, group
+    def __init__(
+        self,
+        rank: int,
+        world_size: int,
+        spans: Spans,
+        group: dist.ProcessGroup | None = None,
+        shared: SharedMemory | None = None,
+    ) -> None:
+        self.rank, self.world_size, self.spans, self.group, self.shared = rank, world_size, spans, group, shared
         self.sent = 0.0
 
     def mean_(self, values: Tensor) -> Tensor:
         """Replace `values` by their mean over the ranks."""
         if self.world_size > 1:  # alone, gloo's own hand-over would cost 10% of an update
             with self.spans("sync"):
-                self.start_sum(values).wait()
+                if self.shared is not None and self.shared.fits(values):
+                    self.note_sum(values.nbytes)
+                    self.shared.sum_(values)
+                else:
+                    self.start_sum(values).wait()
                 values.div_(self.world_size)
         return values
 
@@ -85,9 +98,11 @@ class Wire:
         """Return every rank's values, [K] -> [ranks, K]."""
         if self.world_size == 1:
             return values[None]
-        everyone = [torch.empty_like(values) for _ in range(self.world_size)]
         self._count(self.world_size * values.nbytes)
         with self.spans("sync"):
+            if self.shared is not None and self.shared.notes(values):
+                return self.shared.gather(values)
+            everyone = [torch.empty_like(values) for _ in range(self.world_size)]
             dist.all_gather(everyone, values, group=self.group)
         return torch.stack(everyone)
 
@@ -134,7 +149,10 @@ class Wire:
         if self.world_size > 1:
             self._count(values.nbytes)
             with self.spans("sync"):
-                _call("all_gather_single", "all_gather_into_tensor")(values, self._part(values), group=self.group)
+                if self.shared is not None and self.shared.fits(values):
+                    self.shared.join_(values)
+                else:
+                    _call("all_gather_single", "all_gather_into_tensor")(values, self._part(values), group=self.group)
 
     def norm(self, part: Tensor) -> Tensor:
         """Return the norm of the vector of which every rank has a part, []."""

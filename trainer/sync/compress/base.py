@@ -22,6 +22,9 @@ class Compression(Protocol):
     def mean_(self, grad: Tensor) -> None:
         """Replace this rank's flat gradient, [P], by the mean, with the same bits on every rank. A collective."""
 
+    def forget(self, norm: Tensor) -> None:
+        """Owe nothing of a mean whose norm, [], is not finite: no update was made of it."""
+
     def state_dict(self) -> State:
         """Return copies of what this rank still owes to the next gradients; empty where nothing is lost."""
 
@@ -38,6 +41,9 @@ class Exact:
 
     def mean_(self, grad: Tensor) -> None:
         self.wire.mean_(grad)
+
+    def forget(self, norm: Tensor) -> None:
+        pass
 
     def state_dict(self) -> State:
         return {}

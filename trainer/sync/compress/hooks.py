@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.sync.compress.powersgd import sides
+from trainer.sync.finite import forget
 from trainer.sync.flat import FlatParameters
 
 Method = Literal["none", "fp16", "bf16", "powersgd"]
@@ -20,6 +22,7 @@ class Hook:
     def __init__(self, method: Method, rank: int, flat: FlatParameters) -> None:
         self.method, self.rank = method, rank
         self._updates = 0
+        self._state: powerSGD_hook.PowerSGDState | None = None
         size = flat.grad.element_size()
         self._plain_bytes = flat.grad.nbytes
         self._bytes = {
@@ -36,10 +39,16 @@ class Hook:
         if self.method == "bf16":
             module.register_comm_hook(None, default_hooks.bf16_compress_hook)
         if self.method == "powersgd":
-            state = powerSGD_hook.PowerSGDState(
+            self._state = powerSGD_hook.PowerSGDState(
                 None, self.rank, start_powerSGD_iter=_PLAIN_UPDATES, min_compression_rate=1
             )
-            module.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+            module.register_comm_hook(self._state, powerSGD_hook.powerSGD_hook)
+
+    def forget(self, norm: Tensor) -> None:
+        """Keep nothing of a mean whose norm, [], is not finite."""
+        if self._state is not None:
+            kept = (self._state.error_dict, self._state.p_memory_dict, self._state.q_memory_dict)
+            forget([values for each in kept for values in each.values()], norm)
 
     def next_bytes(self) -> int:
         """Return the bytes that were all-reduced in this update."""

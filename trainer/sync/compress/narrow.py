@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from trainer.sync.finite import forget
 from trainer.sync.wire import Wire
 from trainer.types import State
 
@@ -71,6 +72,9 @@ class Narrow:
         code = self.code.encode(values.add_(lost))
         torch.sub(values, self.code.decode(code, values.dtype), out=lost)
         return code
+
+    def forget(self, norm: Tensor) -> None:
+        forget([lost for lost in (self._lost, self._lost_of_mean) if lost is not None], norm)
 
     def state_dict(self) -> State:
         if self._lost is None or self._lost_of_mean is None:

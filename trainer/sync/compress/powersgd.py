@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from trainer.sync.finite import forget
 from trainer.sync.flat import FlatParameters
 from trainer.sync.wire import Wire
 from trainer.types import State
@@ -88,6 +89,10 @@ class PowerSGD:
             matrix.of(grad).copy_(matrix.left @ matrix.right.t())
         grad[self._plain] = self._plain_values
         whole[self._plain] = 0.0
+
+    def forget(self, norm: Tensor) -> None:
+        """Owe nothing; the factors begin anew from zeros, of which `mean_` says why it can."""
+        forget([self._lost, self._second], norm)
 
     def state_dict(self) -> State:
         return {"lost": self._lost.clone(), "right": self._second.clone()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from trainer.sync.finite import forget
 from trainer.sync.wire import Wire
 from trainer.types import State
 
@@ -35,6 +36,9 @@ class TopK:
         for theirs, at in zip(values, places, strict=True):  # rank by rank: no two additions meet, the order is fixed
             grad.index_add_(0, at, theirs)
         grad.div_(self.wire.world_size)
+
+    def forget(self, norm: Tensor) -> None:
+        forget([self._lost], norm)
 
     def state_dict(self) -> State:
         return {"lost": self._lost.clone()}

@@ -69,7 +69,8 @@ class AsyncServer(Strategy):
     def step(self, max_norm: float) -> Tensor:
         """Clip this worker's gradient and push it; return its norm before the clip, []."""
         norm = self.clipped.step(max_norm)
-        gradient = self.flat.grad.cpu()
+        # every server sees its part alone, and skips what is not finite
+        gradient = torch.where(norm.isfinite(), self.flat.grad, torch.nan).cpu()
         # others first: this rank's own server may make it wait, and must not keep the others waiting for it
         for server, link in self.to_servers.items():
             link.ask(PUSH, self._lr)

@@ -49,12 +49,15 @@ class Service:
             return self.held.data.data.clone()
 
     def push(self, worker: int, gradient: Tensor, lr: float) -> None:
-        """Step by a gradient that its worker has clipped, as soon as no other gets too old by that."""
+        """Step by a gradient that its worker has clipped, as soon as no other gets too old by that.
+
+        One that is not finite counts, and changes nothing.
+        """
         with self._changed:
             self._wait_for(lambda: self.ages.may_apply(worker))
             self.held.grad.copy_(gradient)
             self.clipped.set_lr(lr)
-            self.clipped.step(math.inf, norm=gradient.new_zeros(()))
+            self.clipped.step(math.inf)
             self.ages.apply(worker)
             self._changed.notify_all()
 

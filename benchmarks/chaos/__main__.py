@@ -1,0 +1,85 @@
+"""`python -m benchmarks.chaos [--rows NAME ...] [--trials N] [--short]`: the table of docs/reliability.md, measured.
+
+Every trial starts a real run in a folder of its own, injects one fault, and looks at what is left. Rows go to
+results/chaos.jsonl. Another group of rows is a file with ROWS, and an entry of GROUPS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from benchmarks.chaos import bad_numbers, envs, hangs, kills, orphans, signals
+from benchmarks.chaos.row import Outcome, Row, percentile
+from benchmarks.rows import write_rows
+
+GROUPS = (kills, signals, hangs, orphans, envs, bad_numbers)
+ROWS: dict[str, Row] = {row.name: row for group in GROUPS for row in group.ROWS}
+
+
+def main() -> int:
+    own = _parse()
+    rows = []
+    for row in (ROWS[name] for name in own.rows or ROWS):
+        trials = row.short if own.short else own.trials or row.trials
+        if trials:
+            rows.append(measure(row, trials))
+            print(table_line(row, rows[-1]), flush=True)
+    path = write_rows("chaos", rows)
+    print(f"\nwritten to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path.name}")
+    return 0 if all(row["survived"] == row["trials"] for row in rows) else 1
+
+
+def measure(row: Row, trials: int) -> dict[str, Any]:
+    """Try a row so often; return what came out."""
+    began, outcomes = time.monotonic(), []
+    for i in range(trials):
+        outcomes.append(attempt(row, i))
+        if not outcomes[-1].survived:
+            print(f"{row.name}, trial {i}: {outcomes[-1].why}", file=sys.stderr, flush=True)
+    names = sorted({name for outcome in outcomes for name in outcome.measures})
+    values = {name: [o.measures[name] for o in outcomes if name in o.measures] for name in names}
+    return {
+        "row": row.name,
+        "trials": trials,
+        "survived": sum(outcome.survived for outcome in outcomes),
+        "seconds": round(time.monotonic() - began, 1),
+        "measures": {
+            name: {"median": percentile(each, 0.5), "p95": percentile(each, 0.95), "max": max(each)}
+            for name, each in values.items()
+        },
+    }
+
+
+def attempt(row: Row, number: int) -> Outcome:
+    """Make one trial; the same number is the same trial, as far as processes are."""
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        try:
+            return row.trial(Path(folder), Random(f"{row.name} {number}"))
+        except AssertionError as error:  # a deadline, or a process that was left over
+            return Outcome(str(error))
+
+
+def table_line(row: Row, found: dict[str, Any]) -> str:
+    """Return a row of the table as Markdown."""
+    figures = [f"{found['survived']} of {found['trials']}"]
+    for name, values in found["measures"].items():
+        figures.append(f"{name}: median {values['median']:.1f}, p95 {values['p95']:.1f}")
+    return f"| {row.fault} | {row.expected} | {row.wanted} | {'; '.join(figures)} |"
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), metavar="NAME", help=f"of {', '.join(ROWS)}")
+    parser.add_argument("--trials", type=int, help="of each row; default: each row's own number")
+    parser.add_argument("--short", action="store_true", help="one trial of each row")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

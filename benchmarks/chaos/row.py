@@ -1,0 +1,47 @@
+"""A row of the table: a fault, what is expected of a run that meets it, and one trial of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one trial gave. why: empty if all was as expected; measures: name -> number, of those in the table."""
+
+    why: str = ""
+    measures: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def survived(self) -> bool:
+        return not self.why
+
+
+Trial = Callable[[Path, Random], Outcome]
+"""(an empty folder, the trial's own random stream) -> what happened."""
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str  # for --rows
+    fault: str
+    expected: str
+    wanted: str  # the figure to reach
+    trial: Trial
+    trials: int  # of the whole table
+    short: int = 1
+
+
+def outcome(checks: dict[str, bool], **measures: float) -> Outcome:
+    """Return the outcome of a trial whose checks, by what each of them says, all have to hold."""
+    failed = [what for what, held in checks.items() if not held]
+    return Outcome(f"not so: {'; '.join(failed)}" if failed else "", measures)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the smallest value that is not exceeded by this share of them."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

@@ -1,0 +1,142 @@
+"""CPU time per update, eager beside compiled: the same learner on the same batches, in turn, on one thread.
+
+    python -m benchmarks.step_update [--works cartpole minatar-rainbow-breakout ...] [--repeats N] [--updates N]
+
+`update` is `Learner.update` with everything in it, `gradient` its part up to the gradient in the flat buffer, which is
+what is compiled; what is left is exchange, clip and optimizer. One thread waits for nothing, so its CPU time is what an
+update takes, whoever else is busy (but a busy neighbour's caches). `start` is the wall time of the first compiled
+update: it compiles, or finds what an earlier one left in the cache (TORCHINDUCTOR_CACHE_DIR).
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.harness import WORKS, interleaved, median, open_run, spread, table, warm_up
+from benchmarks.rows import write_rows
+from trainer.config import Config
+from trainer.learner import Differentiate
+from trainer.presets import PRESETS
+from trainer.run import Run
+
+UPDATES = {"cartpole": 300, "atari": 10}
+"""Updates in one measurement; 100 elsewhere."""
+DEFAULT = ("cartpole", "minatar-dqn-breakout", "minatar-ddp-breakout", "minatar-rainbow-breakout", "atari")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--works", nargs="+", default=DEFAULT, help="works of benchmarks.harness, or presets")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--updates", type=int, help="updates in one measurement")
+    options = parser.parse_args(argv)
+    rows = [measure(work, options.repeats, options.updates or UPDATES.get(work, 100)) for work in options.works]
+    print(report(rows))
+    print(f"rows: {write_rows('step_update', rows).name}")
+    return 0
+
+
+def config_of(work: str) -> Config:
+    """Return a work of the harness, or a preset with a memory that fills at once; compiled, on one thread."""
+    config = WORKS[work]() if work in WORKS else PRESETS[work]()
+    if work not in WORKS:
+        replay = config.replay
+        start = min(replay.learning_starts, 1_000)
+        config = replace(config, replay=replace(replay, capacity=min(replay.capacity, 20_000), learning_starts=start))
+    return replace(config, runtime=replace(config.runtime, device="cpu", threads=1, compile=True))
+
+
+def measure(work: str, repeats: int, updates: int) -> dict[str, Any]:
+    """Return one row: microseconds per update and per gradient, eager and compiled."""
+    with tempfile.TemporaryDirectory() as folder, open_run(config_of(work), Path(folder)) as run:
+        ways: dict[str, Differentiate] = {"compiled": run.learner.compiled, "eager": lambda batch, rates: None}
+        run.learner.compiled = ways["eager"]
+        warm_up(run, 100)
+        rates = run.layout.rates(run.step)
+        batches = list(itertools.islice(every_batch(run), 4))
+        began = time.perf_counter()
+        ways["compiled"](batches[0], rates)
+        start = time.perf_counter() - began
+
+        def updating(way: str) -> float:
+            run.learner.compiled = ways[way]
+            took = cpu_time(lambda: each(lambda batch: run.learner.update(batch, rates)))
+            run.learner.drain()
+            return took
+
+        def finding(way: str) -> float:
+            find = ways[way] if way == "compiled" else run.learner._differentiate
+            return cpu_time(lambda: each(lambda batch: find(batch, rates)))
+
+        def each(work: Callable[[Any], object]) -> None:
+            for _, batch in zip(range(updates), itertools.cycle(batches), strict=False):
+                work(batch)
+
+        works = {
+            f"{what}_{way}": functools.partial(call, way)
+            for what, call in (("update", updating), ("gradient", finding))
+            for way in ways
+        }
+        for work_once in works.values():
+            work_once()
+        took = interleaved(works, repeats)
+        threads = torch.get_num_threads()
+        size = run.config.replay.batch_size
+    ratios = [e / c for e, c in zip(took["update_eager"], took["update_compiled"], strict=True)]
+    return {
+        "work": work,
+        "batch": size,
+        "threads": threads,
+        "updates": updates,
+        "repeats": repeats,
+        "us": {name: 1e6 * median(values) / updates for name, values in took.items()},
+        "ratio": median(ratios),
+        "ratio_spread": [min(ratios), max(ratios)],
+        "start_s": start,
+    }
+
+
+def cpu_time(work: Callable[[], object]) -> float:
+    """Return how long this process computes for `work` [s]."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def every_batch(run: Run) -> Any:
+    """Yield batches of the steps to come, of which nothing is learned."""
+    for step in itertools.count(run.step + 1):
+        yield from run.replay.batches(step)
+
+
+def report(rows: list[dict[str, Any]]) -> str:
+    """Return the rows in words."""
+    lines = [
+        (
+            row["work"],
+            row["batch"],
+            *(
+                f"{row['us'][name]:,.0f}"
+                for name in ("gradient_eager", "gradient_compiled", "update_eager", "update_compiled")
+            ),
+            f"{row['ratio']:.2f} ({spread(row['ratio_spread'])})",
+            f"{row['start_s']:.1f}",
+        )
+        for row in rows
+    ]
+    header = ("µs", "batch", "gradient", "compiled", "update", "compiled", "eager / compiled", "start [s]")
+    return table(header, lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,39 @@
+"""One trial of each row of `python -m benchmarks.chaos`, which makes many: a fault is injected into a real run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from benchmarks.chaos.__main__ import ROWS, table_line
+from benchmarks.chaos.row import Outcome, Row, outcome, percentile
+
+QUICK = ("hung-rank", "hung-env", "env-once", "bad-number", "disagree", "flip")
+"""What `make test` has time for; test_failures and test_signals see to the rest."""
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ROWS if ROWS[name].short]
+)
+def test_one_trial(name: str, tmp_path: Path) -> None:
+    found = ROWS[name].trial(tmp_path, Random(f"{name} 0"))
+    assert found.survived, found.why
+
+
+def test_an_outcome_says_what_did_not_hold() -> None:
+    assert outcome({"a": True, "b": True}, seconds=1.0) == Outcome("", {"seconds": 1.0})
+    assert outcome({"a": True, "b": False, "c": False}).why == "not so: b; c"
+
+
+def test_percentile() -> None:
+    assert percentile([3.0, 1.0, 2.0], 0.5) == 2.0
+    assert percentile([float(i) for i in range(20)], 0.95) == 19.0
+
+
+def test_a_line_of_the_table() -> None:
+    row = Row("x", "a fault", "survives", "all", lambda folder, random: Outcome(), 2)
+    found = {"survived": 2, "trials": 2, "measures": {"recovery s": {"median": 1.0, "p95": 2.0, "max": 2.0}}}
+    assert table_line(row, found) == "| a fault | survives | all | 2 of 2; recovery s: median 1.0, p95 2.0 |"

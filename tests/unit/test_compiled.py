@@ -1,0 +1,251 @@
+"""The compiled update against the eager one: gradients, priorities, metrics; and what happens where there is none."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from launching import run as run_program
+from members import MEMBERS, SLOW
+from running import build, close, go
+from teachers import fill, make_library
+from torch import Tensor
+
+from trainer.build.compile import compile_function
+from trainer.build.sync import build_levels
+from trainer.compilable import check_compile
+from trainer.compiled import correction
+from trainer.config import Config, ConfigError, OptimConfig, RuntimeConfig
+from trainer.learner import Found, weighted
+from trainer.presets import PRESETS
+from trainer.run import AgreedError, Run
+from trainer.runtime.launched import Launch
+from trainer.runtime.ranks import Ranks, process_group
+from trainer.sync import ClippedOptimizer, FlatParameters
+from trainer.sync.fused import FusedOptimizer
+from trainer.types import Rates
+
+QUICK = ("rainbow",)
+"""Compiling takes seconds; what this one does not have is in `make test-slow`."""
+NEVER = ("r2d2",)
+F64 = ("--runtime.dtype", "float64")
+COMPILED = ("--runtime.compile", "True")
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[Ranks]:
+    with process_group(torch.device("cpu"), Launch(0, 0, 1, 1, False), 30.0) as ranks:
+        yield ranks
+
+
+@pytest.fixture(scope="module")
+def library(alone: Ranks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_library(tmp_path_factory.mktemp("library"), alone)
+
+
+def compare(run: Run, steps: int) -> int:
+    """Let the run go on by compiled gradients, each beside the eager one; return how many there were."""
+    learner, flat, compiled = run.learner, run.sync.flat, run.learner.compiled  # type: ignore[attr-defined]
+    count = 0
+
+    def both(batch: Any, rates: Rates) -> Found:
+        nonlocal count
+        count += 1
+        draws, weights = run.draws.state_dict(), flat.data.detach().clone()
+        eager, gradient = learner._differentiate(batch, rates), flat.grad.clone()
+        drawn, moved = run.draws.state_dict(), flat.data.detach().clone()
+        run.draws.load_state_dict(draws)
+        flat.data.data.copy_(weights)
+        flat.grad.fill_(torch.nan)  # nothing of it may be left
+        found = compiled(batch, rates)
+        assert found is not None
+        for shard, state in run.draws.state_dict().items():
+            assert torch.equal(state["generator"], drawn[shard]["generator"]), "the same draws"
+        same(flat.data.detach(), moved)  # what a forward pass moves
+        assert gradient.abs().max() > 0
+        same(flat.grad, gradient)
+        same(found.loss, eager.loss)
+        same(found.priority, eager.priority)
+        assert (found.highest is None) == (eager.highest is None)
+        if eager.highest is not None:
+            same(found.highest, eager.highest)
+        assert list(found.metrics) == list(eager.metrics)
+        for name, value in eager.metrics.items():
+            same(found.metrics[name], value)
+        return found
+
+    learner.compiled = both
+    go(run, steps)
+    return count
+
+
+def same(found: Any, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+CASES = [
+    pytest.param(member, marks=[] if member in QUICK else [pytest.mark.slow])
+    for member in MEMBERS | SLOW
+    if member not in NEVER
+]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("member", CASES)
+def test_finds_what_the_eager_way_finds(member: str, alone: Ranks, library: Path, tmp_path: Path) -> None:
+    arguments = fill(("debug", "--shards", "2", *(MEMBERS | SLOW)[member], *F64, *COMPILED), library)
+    run = go(build(arguments, tmp_path, alone), 70)
+    assert compare(run, 20) > 0
+    close(run)
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(
+    "optim",
+    [
+        OptimConfig(lr=1e-3, eps=1e-4, max_grad_norm=0.2),
+        pytest.param(OptimConfig(lr=1e-3, eps=1e-4), marks=pytest.mark.slow),
+        pytest.param(OptimConfig(kind="rmsprop", eps=0.01, max_grad_norm=0.2), marks=pytest.mark.slow),
+        pytest.param(OptimConfig(kind="rmsprop", eps=0.01, rms_momentum=0.9), marks=pytest.mark.slow),
+    ],
+    ids=["adam, clipped", "adam", "rmsprop, clipped", "rmsprop, momentum"],
+)
+def test_steps_as_the_plain_optimizer(optim: OptimConfig) -> None:
+    """Also behind a gradient that is not finite, and from the state of the other one."""
+    config = Config(optim=optim, runtime=RuntimeConfig(dtype="float64"))
+    plain, fused = (FlatParameters(torch.nn.Linear(7, 5, dtype=torch.float64)) for _ in range(2))
+    fused.data.data.copy_(plain.data)
+    sides: list[tuple[FlatParameters, ClippedOptimizer]] = [
+        (plain, ClippedOptimizer(plain, build_levels(config, plain))),
+        (fused, fusing(config, fused)),
+    ]
+    g = torch.Generator().manual_seed(0)
+    for i in range(20):
+        gradient = torch.randn(plain.data.numel(), generator=g, dtype=torch.float64) / (3 + i)
+        if i in (3, 11):
+            gradient[2] = torch.nan
+        norms = []
+        for flat, optimizer in sides:
+            flat.grad.copy_(gradient)
+            optimizer.set_lr(optim.lr * (1 - i / 40))
+            norms.append(optimizer.step(optim.max_grad_norm))
+        torch.testing.assert_close(norms[1], norms[0], rtol=1e-13, atol=0, equal_nan=True)
+        torch.testing.assert_close(fused.data.detach(), plain.data.detach(), rtol=0, atol=1e-13)
+        if i == 14:
+            other = fusing(config, fused)
+            other.load_state_dict(copy.deepcopy(sides[0][1].state_dict()))
+            sides[1] = (fused, other)
+    states = [optimizer.state_dict()["all"] for _, optimizer in sides]
+    assert list(states[0]) == list(states[1])
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, rtol=0, atol=1e-13)
+
+
+def fusing(config: Config, flat: FlatParameters) -> FusedOptimizer:
+    made = FusedOptimizer(
+        flat, build_levels(config, flat), max_norm=config.optim.max_grad_norm, compiler=compile_function
+    )
+    assert made._run is not None
+    return made
+
+
+def test_a_loss_that_is_not_finite_spoils_the_gradient(alone: Ranks, tmp_path: Path) -> None:
+    """And its priority is finite, as the eager way has it; of the others, nothing is lost."""
+    run = go(build(("debug", *COMPILED), tmp_path, alone), 70)
+    learner, flat = run.learner, run.sync.flat  # type: ignore[attr-defined]
+    batch = next(batch for step in range(71, 90) for batch in run.replay.batches(step))
+    ret = batch.ret.clone()
+    ret[3] = torch.inf
+    found = learner.compiled(batch._replace(ret=ret), run.layout.rates(71))
+    assert found is not None
+    assert not torch.isfinite(flat.grad).all()
+    assert not torch.isfinite(found.loss[3])
+    assert torch.isfinite(found.priority).all()
+    before = flat.data.detach().clone()
+    learner.update(batch._replace(ret=ret), run.layout.rates(71))
+    assert torch.equal(flat.data, before), "such an update is skipped"
+    close(run)
+
+
+def test_ranks_correct_weights_by_what_they_hear_of_each_other() -> None:
+    """Each weighs by its own least P(i) and terms; corrected, that is the weight by those of all."""
+    g = torch.Generator().manual_seed(0)
+    loss = torch.zeros(2, 5, dtype=torch.float64)
+    probability = torch.rand(2, 5, generator=g, dtype=torch.float64) + 0.01
+    terms = torch.tensor([3.0, 7.0], dtype=torch.float64)
+    everyone = torch.stack((probability.amin(1), torch.ones(2, dtype=torch.float64), terms), 1)
+    for rank in range(2):
+        mine = weighted(loss[rank], probability[rank], 0.4, everyone[rank, 0], terms[rank])
+        all_s = weighted(loss[rank], probability[rank], 0.4, probability.amin(), terms.mean())
+        torch.testing.assert_close(mine * correction(everyone[rank], everyone, 0.4), all_s, rtol=1e-13, atol=0)
+
+
+OBSTACLES: dict[str, tuple[str, dict[str, Any]]] = {
+    "net.lstm": ("net", {"lstm": 8}),
+    "sync.kind": ("sync", {"kind": "ddp"}),
+    "sync.stages": ("sync", {"stages": 2}),
+    "sync.asynchronous": ("sync", {"kind": "server", "asynchronous": True}),
+}
+
+
+@pytest.mark.parametrize("name", OBSTACLES)
+def test_what_is_no_graph_is_refused_in_one_line_if_it_has_to_be_one(name: str) -> None:
+    section, values = OBSTACLES[name]
+    stated = PRESETS["debug"]()
+    config: Config = replace(stated, **{section: replace(getattr(stated, section), **values)})
+    for compile_ in (False, "auto"):
+        check_compile(replace(config, runtime=replace(config.runtime, compile=compile_)))
+    with pytest.raises(ConfigError, match=rf"--{name} .*: .*; use --runtime.compile False or auto"):
+        check_compile(replace(config, runtime=replace(config.runtime, compile=True)))
+
+
+def test_auto_goes_on_eagerly_and_says_why(alone: Ranks, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = go(build(("debug", "--sync.kind", "ddp", "--runtime.compile", "auto"), tmp_path, alone), 70)
+    assert run.learner.updates > 0
+    close(run)
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not compiled")]
+    assert len(told) == 1
+    assert "--sync.kind ddp: DistributedDataParallel" in told[0]
+
+
+@pytest.mark.parametrize("wanted", ["auto", "True"])
+def test_a_loss_that_cannot_be_traced(
+    wanted: str, alone: Ranks, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that looks at a number, which a graph does not have yet."""
+    honest = torch.nn.functional.mse_loss
+
+    def looks(q: Tensor, goal: Tensor, reduction: str) -> Tensor:
+        assert float(q.detach().sum()) == float(q.detach().sum())
+        return honest(q, goal, reduction=reduction)
+
+    monkeypatch.setattr(torch.nn.functional, "mse_loss", looks)
+    if wanted == "True":
+        with pytest.raises(AgreedError, match=r"--runtime.compile True: .*; use --runtime.compile False or auto"):
+            build(("debug", "--runtime.compile", wanted), tmp_path, alone)
+        return
+    run = go(build(("debug", "--runtime.compile", wanted), tmp_path, alone), 90)
+    assert run.learner.updates > 1
+    close(run)
+    assert len([line for line in capsys.readouterr().out.splitlines() if line.startswith("not compiled")]) == 1
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("wanted", ["auto", "True"])
+def test_without_a_compiler(wanted: str, tmp_path: Path) -> None:
+    """`auto` trains eagerly and says why in one line; `True` is refused in one, before anything begins."""
+    arguments = ["train", "debug", "--total_env_steps", "1000", "--eval.episodes", "0", "--runtime.compile", wanted]
+    arguments += ["--log.dir", str(tmp_path), "--log.name", "run", "--log.plot", "False"]
+    nothing = {"CXX": str(tmp_path / "nothing"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    program = run_program(arguments, tmp_path, env=nothing, expect=0 if wanted == "auto" else 2, deadline=90)
+    assert "Traceback" not in program.output
+    told = [line for line in program.lines if "torch cannot compile here" in line]
+    assert len(told) == 1
+    if wanted == "True":
+        assert program.lines == told
+        assert told[0].startswith("lockstep: --runtime.compile True: torch cannot compile here")

@@ -1,0 +1,197 @@
+"""The gradient of a loss as one compiled graph: targets, loss and backward pass, from flat weights to a flat gradient.
+
+The graph is traced once for each shape of batch, as a pure function of tensors: the weights of both networks, the
+rates, the random numbers that the loss asks for, and the batch. No Python runs between its operations, and random
+numbers are drawn in front of it, the same ones as without a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from trainer.learner import Found, measured, per_term, spoiled, tame, weighted
+from trainer.tape import Ask, Tape
+from trainer.types import Batch, Loss, LossOut, Rates, Sequences, Sync
+
+Function = Callable[..., Sequence[Tensor]]
+Compiler = Callable[[Function, Sequence[Tensor]], Function]
+"""(function of tensors, an example of these) -> the same function, compiled for such tensors."""
+
+
+class CannotCompileError(RuntimeError):
+    """No graph can be made of a loss and its networks; says why."""
+
+
+class Flat(Protocol):
+    """The parameters of a network in one buffer, and their gradients in another."""
+
+    data: nn.Parameter
+    names: list[tuple[str, int, int]]  # name, begin, end
+    shapes: list[torch.Size]
+
+    @property
+    def grad(self) -> Tensor: ...
+
+
+class Graph(NamedTuple):
+    """The compiled function for batches of one shape, and what its arguments and results are."""
+
+    run: Function
+    asked: list[Ask]
+    metrics: tuple[str, ...]
+    weighed: bool  # whether the samples' weights depend on the batches of all ranks
+
+
+class CompiledGradient:
+    """A `learner.Differentiate` by graphs, one for each shape of batch, made at the latest when the first of it comes.
+
+    net, target_net: the raw networks, whose parameters are views of `online` and `target`; tape: what `loss` draws
+    from; refused: is told where no graph can be made; if it returns, batches of that shape are left to others.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        target_net: nn.Module,
+        loss: Loss,
+        sync: Sync,
+        *,
+        online: Flat,
+        target: Flat,
+        tape: Tape,
+        compiler: Compiler,
+        refused: Callable[[CannotCompileError], None],
+    ) -> None:
+        self.net, self.target_net, self.loss, self.sync = net, target_net, loss, sync
+        self.online, self.target, self.tape = online, target, tape
+        self.compiler, self.refused = compiler, refused
+        trained = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
+        # what a forward pass moves itself, and no gradient: power iteration
+        self._moved = [(name, begin, end) for name, begin, end in online.names if name not in trained]
+        self._rates, self._at = _on_device(Rates(), online), Rates()
+        self._graphs: dict[Any, Graph | None] = {}
+
+    def __call__(self, batch: Batch | Sequences, rates: Rates) -> Found | None:
+        """Leave the gradient of the weighted loss in the buffer of `sync`. A collective."""
+        if rates != self._at:
+            self._rates, self._at = _on_device(rates, self.online), rates
+        if (graph := self.prepare(batch)) is None:
+            return None
+        given = (field for field in tensors(batch) if field is not None)
+        out = graph.run(*self._buffers(), *self.tape.draw(graph.asked), *given)
+        return self._found(graph, out, rates.beta)
+
+    def prepare(self, batch: Batch | Sequences) -> Graph | None:
+        """Return the graph for batches like this one, whose values do not matter; None where there is none."""
+        shape = (len(batch.obs), *(field if field is None else field.stride() for field in tensors(batch)))
+        if shape not in self._graphs:
+            self._graphs[shape] = self._make(batch)
+        return self._graphs[shape]
+
+    def _buffers(self) -> list[Tensor]:
+        return [self.online.data.data, self.target.data.data, self.online.grad, self._rates]
+
+    def _found(self, graph: Graph, out: Sequence[Tensor], beta: float) -> Found:
+        """Take apart what a graph returned; where weights depend on all ranks, meet them."""
+        loss, priority, mine, *rest = out
+        metrics = dict(zip(graph.metrics, rest, strict=False))
+        for (_, begin, end), value in zip(self._moved, rest[len(metrics) :], strict=True):
+            self.online.data.data[begin:end].copy_(value)
+        if not graph.weighed:
+            return Found(loss, priority, metrics, None)
+        everyone = self.sync.gather(mine)
+        if len(everyone) > 1:
+            self.online.grad.mul_(correction(mine, everyone, beta))
+        return Found(loss, priority, metrics, everyone[:, 1].amax())
+
+    def _make(self, batch: Batch | Sequences) -> Graph | None:
+        try:
+            with self.tape.noting() as asked, torch.no_grad():
+                out = self.loss(self.net, self.target_net, batch, Rates())
+            weighed = batch.probability is not None or out.terms is not None
+            function = self._pure(batch, asked, weighed)
+            given = [field for field in tensors(batch) if field is not None]
+            run = self.compiler(function, [*self._buffers(), *map(self.tape.blank, asked), *given])
+        except Exception as error:  # whatever a tracer or a compiler of C++ may say
+            self.refused(CannotCompileError(in_a_line(error)))
+            return None
+        return Graph(run, asked, tuple(out.metrics), weighed)
+
+    def _pure(self, batch: Batch | Sequences, asked: Sequence[Ask], weighed: bool) -> Function:
+        """Return the update of batches like this one, up to its gradient, as a function of tensors alone."""
+        whole = _Whole(self.net, self.target_net, self.loss)
+
+        def differentiate(
+            weights: Tensor, target_weights: Tensor, gradient: Tensor, rates: Tensor, *rest: Tensor
+        ) -> list[Tensor]:
+            drawn, given = rest[: len(asked)], iter(rest[len(asked) :])
+            filled = batch.map(lambda field: next(given))
+            epsilon, beta, teaching = rates.unbind()
+            told: Any = (0.0, epsilon, beta, teaching)
+            leaf = weights.detach().requires_grad_()
+            parameters = views(self.online, leaf, "net.")
+            moved = {f"net.{name}": parameters[f"net.{name}"].detach().clone() for name, _, _ in self._moved}
+            parameters |= moved | views(self.target, target_weights, "target_net.")
+            with torch.enable_grad(), self.tape.playing(asked, drawn):
+                out: LossOut = tame(functional_call(whole, parameters, (filled, Rates(*told))))
+            loss, mine = out.loss, out.loss.new_empty(0)
+            each = torch.full_like(loss, 1 / loss.numel(), requires_grad=False)
+            if weighed:
+                mine = measured(filled.probability, out)
+                each = weighted(loss.detach(), filled.probability, beta, mine[0], mine[2].clamp(min=1))
+            gradient.copy_(torch.autograd.grad(loss, leaf, spoiled(each, loss))[0])
+            told_of = [per_term(out), out.priority, mine, *out.metrics.values()]
+            return [*told_of, *(value.flatten() for value in moved.values())]
+
+        return differentiate
+
+
+class _Whole(nn.Module):
+    """Both networks and the loss as one module, so that `functional_call` can exchange all parameters."""
+
+    def __init__(self, net: nn.Module, target_net: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.net, self.target_net, self.loss = net, target_net, loss
+
+    def forward(self, batch: Batch | Sequences, rates: Rates) -> LossOut:
+        return self.loss(self.net, self.target_net, batch, rates)
+
+
+def in_a_line(error: Exception) -> str:
+    """Return what an error is, and the first line of what it says."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0].strip()}"
+
+
+def tensors(batch: Batch | Sequences) -> list[Tensor | None]:
+    """Return what a batch consists of, in the order of its `map`."""
+    fields: Any = batch
+    if isinstance(batch, Batch) and batch.future is not None:
+        return [*fields[:-1], *batch.future]
+    return list(fields)
+
+
+def views(flat: Flat, weights: Tensor, prefix: str) -> dict[str, Tensor]:
+    """Return the parameters within a flat buffer, differentiably and in one operation."""
+    parts = torch.split(weights, [end - begin for _, begin, end in flat.names])
+    pairs = zip(flat.names, flat.shapes, parts, strict=True)
+    return {prefix + name: part.view(shape) for (name, _, _), shape, part in pairs}
+
+
+def correction(mine: Tensor, everyone: Tensor, beta: float) -> Tensor:
+    """Return what this rank's gradient, weighted by its own least P(i) and terms, lacks to that weighted by all's, [].
+
+    mine: [3] as `learner.measured` has it; everyone: [ranks, 3].
+    """
+    share = everyone[:, 2].sum().clamp(min=1) / len(everyone)
+    return (everyone[:, 0].amin() / mine[0]) ** beta * (mine[2].clamp(min=1) / share)
+
+
+def _on_device(rates: Rates, flat: Flat) -> Tensor:
+    """Return what losses are told of the rates, [3], so that a graph takes it as an argument; waits for nothing."""
+    told, device = (rates.epsilon, rates.beta, rates.teaching), flat.data.device
+    return torch.stack([torch.full((), rate, dtype=torch.float64, device=device) for rate in told])

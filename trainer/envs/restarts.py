@@ -1,0 +1,31 @@
+"""The account of a rank's environments that failed and began anew; too many end the run with the first cause."""
+
+from __future__ import annotations
+
+import sys
+
+
+class EnvError(RuntimeError):
+    """An environment failed; the text holds its traceback, which may have come from another process."""
+
+
+class Restarts:
+    """Counts them. limit: how many are borne."""
+
+    def __init__(self, limit: int = 0) -> None:
+        self.limit, self.count = limit, 0
+        self._first = ""
+
+    def note(self, cause: str) -> None:
+        """Count one; `cause` is what happened, and then perhaps a traceback. Raises EnvError behind the limit."""
+        self._first = self._first or cause
+        self.count += 1
+        if self.count > self.limit:
+            raise EnvError(self._first)
+        if self.count & (self.count - 1) == 0:  # the 1st, 2nd, 4th, 8th, ...
+            lines = [line.strip() for line in cause.splitlines() if line.strip()]
+            what = ": ".join(dict.fromkeys((lines[0], lines[-1])))
+            said = (
+                f"lockstep: {what}; it began anew, and its episode counts as cut ({self.count} of {self.limit} borne)"
+            )
+            print(said, file=sys.stderr, flush=True)

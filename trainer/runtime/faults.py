@@ -1,0 +1,188 @@
+"""Faults on purpose, at exact spots, for tests: LOCKSTEP_FAULT=name:rank:step:action, several separated by commas.
+
+A fault happens on `rank` at the first passage of the point `name` behind `step` whole steps. Points are the spans of a
+run (act, env, learn, sync, replay, poll, eval, save), the same with `_end` where they are left, and start (of the
+process), loss (of an update), grad (in front of the exchange) and write (each action of a checkpoint on the disk).
+
+LOCKSTEP_FAULT_LOG names a file that gets a line when one happens; what stands there does not happen again, so that a
+run which is started anew gets on. Without LOCKSTEP_TESTING=1 nobody's variables can hurt a run: they are refused.
+Nothing is called at any of these points where no fault is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.runtime.spans import Spans
+
+SPANS = ("act", "env", "learn", "sync", "replay", "poll", "eval", "save")
+POINTS = ("start", *SPANS, *(f"{name}_end" for name in SPANS), "loss", "grad", "write")
+SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "segv": signal.SIGSEGV}
+SIGNALS |= {"term": signal.SIGTERM, "usr2": signal.SIGUSR2, "int": signal.SIGINT}
+POISONS = {"nan": float("nan"), "inf": float("inf"), "nan+": float("nan")}
+"""What takes the place of a number; with a plus sign at every passage from then on."""
+ACTIONS = (*SIGNALS, "exit", "raise", "error", "sleep", "flip", "mark", *POISONS)
+"""`error` is a full disk's; `mark` does nothing but leave its line in the log."""
+_LONG = 24 * 3600.0  # s
+
+
+class FaultInjected(RuntimeError):  # noqa: N818
+    """What the action `raise` raises."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    name: str
+    rank: int
+    step: int
+    action: str
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it happens at every passage."""
+        return self.action.endswith("+")
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.rank}:{self.step}:{self.action}"
+
+
+@dataclass
+class Faults:
+    """The faults of one rank that have not happened yet.
+
+    position: how many steps are whole; weights: the online network's, [P], where they are known.
+    """
+
+    waiting: list[Fault]
+    log: Path | None = None
+    position: Callable[[], int] = field(default=lambda: 0)
+    weights: Tensor | None = None
+    _noted: set[Fault] = field(default_factory=set)
+
+    @classmethod
+    def read(cls, rank: int) -> Faults:
+        """Return those that the environment asks for. Raises ValueError, in one line, for what is no fault."""
+        text, log = os.environ.get("LOCKSTEP_FAULT", ""), os.environ.get("LOCKSTEP_FAULT_LOG")
+        if text and os.environ.get("LOCKSTEP_TESTING") != "1":
+            raise ValueError(f"LOCKSTEP_FAULT {text}: faults are for tests; unset it, or set LOCKSTEP_TESTING=1")
+        path = Path(log) if log else None
+        happened = set()
+        if path is not None and path.exists():
+            happened = {json.loads(line)["fault"] for line in path.read_text().splitlines()}
+        asked = [_parse(part) for part in text.split(",") if part]
+        return cls([f for f in asked if f.rank == rank and (str(f) not in happened or f.lasts)], path)
+
+    def __bool__(self) -> bool:
+        return bool(self.waiting)
+
+    def passes(self, name: str) -> None:
+        """Let happen what is due at this point."""
+        if (fault := self._due(name)) is not None:
+            self._happen(fault)
+
+    def poison(self, name: str, values: Tensor) -> Tensor:
+        """Return `values`, spoiled if that is due at this point."""
+        if (fault := self._due(name)) is None:
+            return values
+        if fault.action not in POISONS:
+            self._happen(fault)
+            return values
+        spoiled = values.clone()
+        spoiled.view(-1)[:1] += POISONS[fault.action]
+        return spoiled
+
+    def _due(self, name: str) -> Fault | None:
+        for fault in self.waiting:
+            if fault.name == name and self.position() >= fault.step:
+                self._note(fault)
+                if not fault.lasts:
+                    self.waiting.remove(fault)
+                return fault
+        return None
+
+    def _note(self, fault: Fault) -> None:
+        if self.log is not None and fault not in self._noted:
+            self._noted.add(fault)
+            with self.log.open("a") as file:
+                line = {"fault": str(fault), "at": self.position(), "time": time.time(), "pid": os.getpid()}
+                file.write(json.dumps(line) + "\n")
+
+    def _happen(self, fault: Fault) -> None:
+        if fault.action in SIGNALS:
+            os.kill(os.getpid(), SIGNALS[fault.action])
+        elif fault.action == "exit":
+            os._exit(7)
+        elif fault.action == "sleep":
+            time.sleep(_LONG)
+        elif fault.action == "raise":
+            raise FaultInjected(f"asked for by LOCKSTEP_FAULT={fault}")
+        elif fault.action == "error":
+            raise OSError(28, f"asked for by LOCKSTEP_FAULT={fault}")
+        elif fault.action == "flip" and self.weights is not None:
+            flip_bit(self.weights, fault.step)
+
+
+class PointedSpans(Spans):
+    """Spans whose borders are fault points."""
+
+    def __init__(self, faults: Faults) -> None:
+        super().__init__()
+        self._faults = faults
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        self._faults.passes(self._open[-1])
+
+    def __exit__(self, *exception: object) -> None:
+        name = self._open[-1]
+        super().__exit__(*exception)
+        if exception[0] is None:
+            self._faults.passes(f"{name}_end")
+
+
+def arm(faults: Faults, learner: Any, sync: Any, position: Callable[[], int]) -> None:
+    """Put the points of loss and gradient into a learner and a strategy."""
+    faults.position, faults.weights = position, sync.flat.data.data
+    loss, step = learner.loss, sync.step
+
+    def spoiled_loss(*arguments: Any) -> Any:
+        out = loss(*arguments)
+        return out._replace(loss=faults.poison("loss", out.loss))
+
+    def spoiled_step(max_norm: float) -> Tensor:
+        sync.flat.grad.copy_(faults.poison("grad", sync.flat.grad))
+        norm: Tensor = step(max_norm)
+        return norm
+
+    learner.loss, sync.step = spoiled_loss, spoiled_step
+
+
+def flip_bit(weights: Tensor, number: int) -> tuple[int, int]:
+    """Flip one bit of one of the float32 `weights`, both chosen by `number`; return which weight, and which bit."""
+    place, bit = number * 7919 % weights.numel(), number % 32
+    bits = weights.view(torch.int32)
+    mask = -(2**31) if bit == 31 else 1 << bit
+    bits[place] ^= mask
+    return place, bit
+
+
+def _parse(text: str) -> Fault:
+    parts = text.split(":")
+    if len(parts) != 4 or not (parts[1].isdigit() and parts[2].isdigit()):
+        raise ValueError(f"LOCKSTEP_FAULT {text}: not name:rank:step:action; write e.g. env:1:150:kill")
+    name, action = parts[0], parts[3]
+    if name not in POINTS:
+        raise ValueError(f"LOCKSTEP_FAULT {text}: no point {name}; use one of {', '.join(POINTS)}")
+    if action not in ACTIONS or (action in POISONS and name not in ("loss", "grad")):
+        raise ValueError(f"LOCKSTEP_FAULT {text}: no {action} at {name}; use one of {', '.join(ACTIONS)}")
+    return Fault(name, int(parts[1]), int(parts[2]), action)
