@@ -10,8 +10,8 @@ import pytest
 from benchmarks.chaos.__main__ import ROWS, table_line
 from benchmarks.chaos.row import Outcome, Row, outcome, percentile
 
-QUICK = ("hung-rank", "hung-env", "env-once", "bad-number", "disagree", "flip")
-"""What `make test` has time for; test_failures and test_signals see to the rest."""
+QUICK = ("env-once", "bad-number", "flip")
+"""What `make test` has time for; test_failures, test_signals and the unit tests of each part see to the rest."""
 
 
 @pytest.mark.timeout(200)

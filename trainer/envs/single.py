@@ -37,6 +37,7 @@ class Single(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, make: Callable[[], AnyEnv], seed: int | None = None, pending: bool = False) -> None:
         super().__init__(make())
         self._make, self._seed, self._pending = make, seed, pending
+        self._fresh = pending  # else what pends is the reset of a restored episode, which goes on with its own numbers
         space = self.env.observation_space
         self._shape, self._is_float = space.shape, space.dtype is not None and space.dtype.kind == "f"
         self._last: Any = None
@@ -44,9 +45,9 @@ class Single(gym.Wrapper[Any, Any, Any, Any]):
         self._failures = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        if seed is None and self._pending:
+        if seed is None and self._fresh:
             seed = self._seed
-        self._pending = False
+        self._pending = self._fresh = False
         if seed is not None:
             self._seed = seed
         if self._failure:
@@ -109,7 +110,7 @@ class Single(gym.Wrapper[Any, Any, Any, Any]):
 
     @saved.setter
     def saved(self, value: tuple[dict[str, Any], bool]) -> None:
-        state, self._pending = value
+        (state, self._pending), self._fresh = value, False
         load_classic_state(self.env, state)
 
 
