@@ -2,10 +2,10 @@
 
     python -m benchmarks.step_update [--works cartpole minatar-rainbow-breakout ...] [--repeats N] [--updates N]
 
-`update` is `Learner.update` with everything in it, `gradient` its part up to the gradient in the flat buffer, which is
-what is compiled; what is left is exchange, clip and optimizer. One thread waits for nothing, so its CPU time is what an
-update takes, whoever else is busy (but a busy neighbour's caches). `start` is the wall time of the first compiled
-update: it compiles, or finds what an earlier one left in the cache (TORCHINDUCTOR_CACHE_DIR).
+`update` is `Learner.update` with everything in it; `gradient` is its part up to the gradient in the flat buffer, which
+is one graph when compiled, as clip and optimizer are another. One thread waits for nothing, so its CPU time is what an
+update takes, whoever else is busy (but for the caches they share). `start` is the wall time until the run stands: it
+compiles, or finds what an earlier start left in the cache (TORCHINDUCTOR_CACHE_DIR).
 """
 
 from __future__ import annotations
@@ -58,18 +58,23 @@ def config_of(work: str) -> Config:
 
 def measure(work: str, repeats: int, updates: int) -> dict[str, Any]:
     """Return one row: microseconds per update and per gradient, eager and compiled."""
+    began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, open_run(config_of(work), Path(folder)) as run:
+        start = time.perf_counter() - began
         ways: dict[str, Differentiate] = {"compiled": run.learner.compiled, "eager": lambda batch, rates: None}
-        run.learner.compiled = ways["eager"]
+        clipped: Any = run.learner.sync.clipped  # type: ignore[attr-defined]
+        steps = {"compiled": clipped._run, "eager": None}
+
+        def choose(way: str) -> None:
+            run.learner.compiled, clipped._run = ways[way], steps[way]
+
+        choose("eager")
         warm_up(run, 100)
         rates = run.layout.rates(run.step)
         batches = list(itertools.islice(every_batch(run), 4))
-        began = time.perf_counter()
-        ways["compiled"](batches[0], rates)
-        start = time.perf_counter() - began
 
         def updating(way: str) -> float:
-            run.learner.compiled = ways[way]
+            choose(way)
             took = cpu_time(lambda: each(lambda batch: run.learner.update(batch, rates)))
             run.learner.drain()
             return took

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import time
@@ -50,6 +51,7 @@ class Flaky(gym.Env[Any, int]):
         if self.fault == "raise":
             raise RuntimeError("the walls came down")
         if self.fault == "segv":
+            faulthandler.disable()  # it is meant, and would be told at length
             os.kill(os.getpid(), signal.SIGSEGV)
         if self.fault == "hang":
             time.sleep(60)

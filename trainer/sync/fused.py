@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,15 @@ from trainer.types import State
 Function = Callable[..., Sequence[Tensor]]
 Compiler = Callable[[Function, Sequence[Tensor]], Function]
 """(function of tensors, an example of these) -> the same function, compiled for such tensors."""
-Formula = Callable[[Tensor, Tensor, Tensor, dict[str, Tensor], dict[str, Any]], tuple[Tensor, dict[str, Tensor]]]
-"""(weights, gradient, lr, moments, settings) -> (new weights, new moments), of which none changes in place."""
+
+
+class Formula(NamedTuple):
+    """The step of one optimizer."""
+
+    scalars: Callable[[float, float, State], list[float]]
+    """(lr, number of the step, settings) -> numbers of this step; a graph would find them anew for every few weights"""
+    step: Callable[[Tensor, Tensor, Tensor, dict[str, Tensor], State], tuple[Tensor, dict[str, Tensor]]]
+    """(weights, gradient, those numbers, moments, settings) -> (new weights, new moments); nothing changes in place."""
 
 
 class FusedOptimizer(ClippedOptimizer):
@@ -30,25 +37,27 @@ class FusedOptimizer(ClippedOptimizer):
     def __init__(self, flat: FlatParameters, levels: Sequence[Level], *, max_norm: float, compiler: Compiler) -> None:
         super().__init__(flat, levels)
         self.max_norm = max_norm
-        self._lr = torch.zeros((), dtype=torch.float64)
+        self._lr = 0.0
         self._run: Function | None = None
         (first, *others) = self.stretches
         formula = FORMULAS.get(type(first._optimizer))
         if formula is None or others or first.level.every > 1:
             return
-        self._optimizer, self._held = first._optimizer, first._held
+        self._optimizer, self._held, self._formula = first._optimizer, first._held, formula
+        settings = self._optimizer.param_groups[0]
+        scalars = torch.tensor(formula.scalars(1.0, 1.0, settings), dtype=self._held.dtype)
         example = nn.Parameter(torch.zeros_like(self._held))
         example.grad = torch.zeros_like(example)
         trial = first.level.make(example)
         trial.step()
         moments: dict[str, Tensor] = trial.state[example]
         self._names = list(moments)
-        function = graph(formula, self._names, self._optimizer.param_groups[0], max_norm)
-        self._run = compiler(function, [example.data, example.grad, self._lr, *moments.values()])
+        function = graph(formula, self._names, settings, max_norm)
+        self._run = compiler(function, [example.data, example.grad, scalars, *moments.values()])
 
     def set_lr(self, lr: float) -> None:
         super().set_lr(lr)
-        self._lr.fill_(lr * self.stretches[0].level.lr)
+        self._lr = lr * self.stretches[0].level.lr
 
     def step(self, max_norm: float, norm: Tensor | None = None) -> Tensor:
         """Clip and step, or skip what is not finite; return the norm before the clip, []."""
@@ -56,18 +65,20 @@ class FusedOptimizer(ClippedOptimizer):
             return super().step(max_norm, norm)
         assert max_norm == self.max_norm
         held = [moments[name] for name in self._names]
-        return self._run(self._held.data, self._grad, self._lr, *held)[0]
+        scalars = self._formula.scalars(self._lr, moments["step"].item() + 1, self._optimizer.param_groups[0])
+        told = torch.tensor(scalars, dtype=self._held.dtype)
+        return self._run(self._held.data, self._grad, told, *held)[0]
 
 
 def graph(formula: Formula, names: Sequence[str], settings: dict[str, Any], max_norm: float) -> Function:
     """Return norm, clip and step as a function of tensors, which changes weights and moments in place."""
 
-    def step(weights: Tensor, grad: Tensor, lr: Tensor, *held: Tensor) -> list[Tensor]:
+    def step(weights: Tensor, grad: Tensor, scalars: Tensor, *held: Tensor) -> list[Tensor]:
         norm = torch.linalg.vector_norm(grad)
         fine = norm.isfinite()
         clipped = grad if max_norm == math.inf else grad * (max_norm / (norm + 1e-6)).clamp(max=1.0)
         moments = dict(zip(names, held, strict=True))
-        new, after = formula(weights, clipped, lr, moments, settings)
+        new, after = formula.step(weights, clipped, scalars, moments, settings)
         weights.copy_(torch.where(fine, new, weights))
         for name, value in moments.items():
             value.copy_(torch.where(fine, after[name], value))
@@ -76,19 +87,23 @@ def graph(formula: Formula, names: Sequence[str], settings: dict[str, Any], max_
     return step
 
 
-def adam(weights: Tensor, grad: Tensor, lr: Tensor, moments: State, settings: State) -> tuple[Tensor, State]:
+def adam_scalars(lr: float, step: float, settings: State) -> list[float]:
+    """Return the size of the step and what the root of the second moment is multiplied by."""
+    first_decay, second_decay = settings["betas"]
+    return [lr / (1 - first_decay**step), 1 / math.sqrt(1 - second_decay**step)]
+
+
+def adam(weights: Tensor, grad: Tensor, scalars: Tensor, moments: State, settings: State) -> tuple[Tensor, State]:
     """Kingma & Ba 2015, algorithm 1, as torch writes it."""
     first_decay, second_decay = settings["betas"]
-    step = moments["step"] + 1
+    size, scale = scalars.unbind()
     mean = moments["exp_avg"].lerp(grad, 1 - first_decay)
     square = moments["exp_avg_sq"] * second_decay + grad * grad * (1 - second_decay)
-    count = step.double()
-    size = lr / (1 - first_decay**count)
-    root = (square.sqrt() / (1 - second_decay**count).sqrt()).add(settings["eps"])
-    return weights - size * (mean / root), {"step": step, "exp_avg": mean, "exp_avg_sq": square}
+    change = mean / (square.sqrt() * scale + settings["eps"])
+    return weights - size * change, {"step": moments["step"] + 1, "exp_avg": mean, "exp_avg_sq": square}
 
 
-def rmsprop(weights: Tensor, grad: Tensor, lr: Tensor, moments: State, settings: State) -> tuple[Tensor, State]:
+def rmsprop(weights: Tensor, grad: Tensor, scalars: Tensor, moments: State, settings: State) -> tuple[Tensor, State]:
     """The centred form of Mnih et al. 2015, as torch writes it."""
     decay, momentum = settings["alpha"], settings["momentum"]
     square = moments["square_avg"] * decay + grad * grad * (1 - decay)
@@ -98,7 +113,10 @@ def rmsprop(weights: Tensor, grad: Tensor, lr: Tensor, moments: State, settings:
     if momentum > 0:
         change = moments["momentum_buffer"] * momentum + change
         after["momentum_buffer"] = change
-    return weights - lr * change, after
+    return weights - scalars[0] * change, after
 
 
-FORMULAS: dict[type[torch.optim.Optimizer], Formula] = {torch.optim.Adam: adam, torch.optim.RMSprop: rmsprop}
+FORMULAS: dict[type[torch.optim.Optimizer], Formula] = {
+    torch.optim.Adam: Formula(adam_scalars, adam),
+    torch.optim.RMSprop: Formula(lambda lr, step, settings: [lr], rmsprop),
+}
