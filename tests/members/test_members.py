@@ -1,34 +1,19 @@
-"""What every member of the family has to do: solve the toys, resume bit for bit, be the same on any number of ranks."""
+"""What every member of the family has to do: solve the toys, and resume bit for bit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import world
-from launching import run as run_program
 from members import MEMBERS, SLOW
 from running import build, close, go, resumed
-from teachers import fill, make_library
+from teachers import fill
 
 from trainer.envs import CATCH_OPTIMAL_RETURN, CHAIN_OPTIMAL_RETURN
 from trainer.run import Run
-from trainer.runtime.launched import Launch
-from trainer.runtime.ranks import Ranks, process_group
-
-
-@pytest.fixture(scope="module")
-def alone() -> Iterator[Ranks]:
-    with process_group(torch.device("cpu"), Launch(0, 0, 1, 1, False), 30.0) as ranks:
-        yield ranks
-
-
-@pytest.fixture(scope="module")
-def library(alone: Ranks, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_library(tmp_path_factory.mktemp("library"), alone)
+from trainer.runtime.ranks import Ranks
 
 
 @pytest.mark.parametrize("member", MEMBERS)
@@ -67,21 +52,3 @@ def leaves(nested: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(nested, dict):
         return {prefix: nested}
     return {name: leaf for k, part in nested.items() for name, leaf in leaves(part, f"{prefix}/{k}").items()}
-
-
-@pytest.fixture(scope="module")
-def worlds(library: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, torch.Tensor]]]:
-    folder = tmp_path_factory.mktemp("worlds")
-    outs = [folder / f"{ranks}.pt" for ranks in (1, 2)]
-    for ranks, out in zip((1, 2), outs, strict=True):
-        run_program([world.__file__, str(out), str(library)], folder, ranks=ranks, launcher="torchrun", deadline=540)
-    return [torch.load(out) for out in outs]
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("member", MEMBERS | SLOW)
-def test_same_on_two_ranks(member: str, worlds: list[dict[str, dict[str, torch.Tensor]]]) -> None:
-    one, two = (found[member] for found in worlds)
-    assert one.keys() == two.keys()
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=0, atol=1e-10, msg=name)
