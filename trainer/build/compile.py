@@ -80,7 +80,10 @@ def compile_function(function: Function, example: Sequence[Tensor]) -> Function:
     quarter of a small update. On a CPU the code between kernels is C++ as well.
     """
     graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
-    options = {"cpp_wrapper": example[0].device.type == "cpu"}
+    options = {
+        "cpp_wrapper": example[0].device.type == "cpu",
+        "optimize_scatter_upon_const_tensor": False,  # it rounds the constant to single precision
+    }
     compiled: Function = torch._inductor.compile(graph, list(example), options=options)
     compiled(*example)
     return compiled
