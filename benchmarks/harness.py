@@ -6,27 +6,18 @@ slows all of them; ratios are taken within a repeat, then the median.
 
 from __future__ import annotations
 
-import signal
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
-from trainer.build import build_run, inspect_env
-from trainer.config import Config, LogConfig
-from trainer.layout import Layout, scaled
+from trainer.commands.trial import go, open_run, warm_up
+from trainer.config import Config
 from trainer.presets import PRESETS
-from trainer.run import Run
-from trainer.runtime.launched import Launch
-from trainer.runtime.ranks import choose_device, process_group
-from trainer.runtime.stop import SIGNALS
-from trainer.train import train
-from trainer.types import State
-from trainer.validate import validate
+
+__all__ = ("WORKS", "go", "interleaved", "median", "open_run", "spread", "table", "timed", "warm_up")
 
 
 def cartpole(num_envs: int = 64) -> Config:
@@ -67,47 +58,6 @@ def toy() -> Config:
 
 
 WORKS: dict[str, Callable[[], Config]] = {"cartpole": cartpole, "minatar": minatar, "atari": atari, "toy": toy}
-
-
-@contextmanager
-def open_run(stated: Config, folder: Path) -> Iterator[Run]:
-    """Build this process's run through `trainer.build`, with its log in `folder` and without checkpoints."""
-    launch = Launch.read()
-    handlers = {sig: signal.getsignal(sig) for sig in SIGNALS}
-    stated = replace(stated, shards=launch.world_size, log=LogConfig(dir=str(folder), every=stated.log.every))
-    config = scaled(stated, launch.world_size)
-    validate(config, launch.world_size)
-    spec = inspect_env(config)
-    layout = Layout(config, launch.world_size, launch.world_size, launch.rank)
-    threads = torch.get_num_threads()
-    with process_group(choose_device(config.runtime.device, launch), launch, config.runtime.timeout) as ranks:
-        run = build_run(config, layout, spec, ranks, folder, launch)
-        run.write = _write_nothing
-        for sig, handler in handlers.items():
-            signal.signal(sig, handler)  # a benchmark has nothing to save: Ctrl-C may end it
-        try:
-            yield run
-        finally:
-            run.logger.close()
-            run.envs.close()
-            torch.set_num_threads(threads)
-
-
-def _write_nothing(step: int, replicated: State, shards: dict[int, State]) -> None:
-    """A checkpoint that is not written: how often one is, is the user's choice."""
-
-
-def go(run: Run, steps: int) -> None:
-    """Let `trainer.train` run for `steps` more steps, with its logging, polls and target refreshes."""
-    end = run.step + steps
-    run.layout = replace(run.layout, config=replace(run.config, total_env_steps=run.layout.env_steps(end)))
-    train(run)
-    assert run.step == end, f"stopped by {run.stopped_by}"
-
-
-def warm_up(run: Run, steps: int) -> None:
-    """Run until learning has started and `steps` beyond."""
-    go(run, -(-run.config.replay.learning_starts // run.config.env.num_envs) + steps)
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -23,7 +23,7 @@ import torch
 
 from benchmarks.cases import Case, Filled, uniform
 from benchmarks.harness import interleaved, median, spread, table
-from benchmarks.venvs import Worker
+from benchmarks.peers.venvs import Worker
 from trainer.replay import PrioritizedSampler
 from trainer.types import UpdateOut
 

@@ -29,8 +29,8 @@ from torch import Tensor
 from benchmarks import priorities
 from benchmarks.cases import Case, Filled
 from benchmarks.harness import interleaved, median, table, timed
+from benchmarks.peers.venvs import PEERS, Worker
 from benchmarks.rows import write_rows
-from benchmarks.venvs import PEERS, Worker
 from trainer.replay import ReplayMemory
 
 AT_ONCE = 8

@@ -15,6 +15,7 @@ USAGE = """usage: lockstep COMMAND ...
   train --resume RUN                         continue a run
   check PRESET ... --ranks N                 whether such a run can work on N ranks, in an instant
   plan PRESET ... --gpus N --profile NAME    how fast a run will be on a cluster, for how much, and how to set it up
+  tune PRESET ...                            the fastest number of environments and threads on this machine, as a config
   evaluate RUN [--episodes N] [--video]      play with a trained agent
   export RUN --format F                      weights as safetensors, torchscript or onnx
   demos RUN --episodes N                     episodes of a trained agent, for others to learn from
@@ -23,7 +24,7 @@ USAGE = """usage: lockstep COMMAND ...
 
 Without torchrun, `train` starts one rank per GPU of this machine by itself (--ranks N: that many processes)."""
 
-COMMANDS = ("train", "check", "plan", "evaluate", "export", "demos", "presets", "launch")
+COMMANDS = ("train", "check", "plan", "tune", "evaluate", "export", "demos", "presets", "launch")
 EXIT_BAD_INPUT = 2
 
 
@@ -60,6 +61,10 @@ def _run(name: str, rest: list[str]) -> int:
         from trainer.commands.plan import ask, count, show
 
         return plan(rest, ask, count, show)
+    if name == "tune":
+        from trainer.commands.tune import command as tune
+
+        return tune(rest)
     if name == "evaluate":
         from trainer.commands.evaluate import command as evaluate
 

@@ -48,10 +48,10 @@ class Request(NamedTuple):
 def parse_train(argv: Sequence[str]) -> Request:
     """Turn the arguments behind `train` into a request; ValueError, in one line, where that cannot be done."""
     rest = list(argv)
-    resume = _take(rest, "--resume")
+    resume = take(rest, "--resume")
     if resume == AUTO:
         return _parse_auto(rest)
-    ranks = _take(rest, "--ranks")
+    ranks = take(rest, "--ranks")
     if ranks is not None and not (ranks.isdigit() and int(ranks) > 0):
         raise ValueError(f"--ranks {ranks}: not a positive number; give the number of processes, e.g. --ranks 2")
     preset = rest.pop(0) if rest and not rest[0].startswith("-") else None
@@ -162,7 +162,7 @@ def _check_changes(before: Config, after: Config) -> None:
             raise ValueError(f"--{name} {new}: the run to resume has {old}; only these may change: {may}")
 
 
-def _take(arguments: list[str], flag: str) -> str | None:
+def take(arguments: list[str], flag: str) -> str | None:
     """Remove `flag VALUE` or `flag=VALUE` from the arguments and return the value."""
     for i, argument in enumerate(arguments):
         if argument == flag:

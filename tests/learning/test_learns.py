@@ -23,6 +23,7 @@ def test_catch(tmp_path: Path) -> None:
     assert evaluation(["train", "debug"], tmp_path)["mean"] == CATCH_OPTIMAL_RETURN
 
 
+@pytest.mark.slow
 def test_catch_with_half_of_the_network_in_each_of_two_processes(tmp_path: Path) -> None:
     arguments = ["train", "debug", "--sync.stages", "2"]
     assert evaluation(arguments, tmp_path, ranks=2, deadline=110)["mean"] == CATCH_OPTIMAL_RETURN

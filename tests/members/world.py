@@ -14,17 +14,17 @@ from teachers import fill
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import process_group
 
-SHORT = ("--shards", "2", "--runtime.dtype", "float64", "--eval.episodes", "0", "--total_env_steps", "2400")
+SHORT = ("--shards", "2", "--runtime.dtype", "float64", "--eval.episodes", "0", "--total_env_steps", "1600")
 
 if __name__ == "__main__":
     found: dict[str, dict[str, torch.Tensor]] = {}
     with process_group(torch.device("cpu"), Launch.read(), 30.0) as ranks:
         for name, arguments in (MEMBERS | SLOW).items():
             with tempfile.TemporaryDirectory() as folder:
-                run = build(fill(("debug", *SHORT, *arguments), Path(sys.argv[2])), Path(folder), ranks)
+                run = build(fill(("debug", *arguments, *SHORT), Path(sys.argv[2])), Path(folder), ranks)
                 run.write = lambda *_: None  # each rank has a folder of its own here
                 go(run)
-                assert run.learner.updates > 100, f"{name}: {run.learner.updates} updates"
+                assert run.learner.updates > 50, f"{name}: {run.learner.updates} updates"
                 found[name] = {f"net.{k}": v.clone() for k, v in run.weights["net"].state_dict().items()}
                 moments = run.sync.state_dict()["optimizer"]
                 found[name] |= {f"moment.{k}": v.clone() for k, v in moments.items() if isinstance(v, torch.Tensor)}

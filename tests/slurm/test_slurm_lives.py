@@ -12,7 +12,7 @@ from cluster import NODES, Cluster
 from jobs import PATIENCE, STEPS, Job, assert_same, launch, submit
 
 pytestmark = pytest.mark.timeout(1000)
-SLOW = pytest.mark.slow  # a second look at what a first one holds in continuous integration
+SLOW = pytest.mark.slow  # beyond what continuous integration has time for; `make test-slurm` runs them
 PACE = 0.03  # s a step, which makes 15 s of a run
 CHECKPOINT = 1_000  # env steps between two
 
@@ -35,6 +35,7 @@ def assert_saved_and_requeued(job: Job, whole: Path) -> None:
     assert_same(job.run, whole)
 
 
+@SLOW
 def test_a_time_limit_that_needs_three_allocations(cluster: Cluster, whole: Path, tmp_path: Path) -> None:
     """SLURM looks every 30 s and may warn 30 s early: here between 10 s and 40 s after the start.
 
@@ -49,7 +50,7 @@ def test_a_time_limit_that_needs_three_allocations(cluster: Cluster, whole: Path
     assert_same(job.run, whole)
 
 
-@pytest.mark.parametrize("warned", [True, False], ids=["by its signal", "by SIGTERM"])
+@pytest.mark.parametrize("warned", [True, pytest.param(False, marks=SLOW)], ids=["by its signal", "by SIGTERM"])
 def test_preempted(warned: bool, cluster: Cluster, whole: Path, tmp_path: Path) -> None:
     """A job of a higher partition takes a node; clusters send the job's own signal in front of it, or SIGTERM."""
     with cluster.sends_job_signal(warned):
@@ -60,9 +61,8 @@ def test_preempted(warned: bool, cluster: Cluster, whole: Path, tmp_path: Path) 
     assert ("batch: USR2 at" in job.said) == warned
 
 
-@pytest.mark.parametrize(
-    "how", ["--batch --signal=USR2", *(pytest.param(how, marks=SLOW) for how in ("--signal=USR2", "--signal=TERM"))]
-)
+@SLOW
+@pytest.mark.parametrize("how", ["--batch --signal=USR2", "--signal=USR2", "--signal=TERM"])
 def test_signalled(how: str, cluster: Cluster, whole: Path, tmp_path: Path) -> None:
     """To the batch shell, or to the ranks and their torchrun."""
     job = submit(cluster, tmp_path / "run", pace=PACE)
@@ -71,6 +71,7 @@ def test_signalled(how: str, cluster: Cluster, whole: Path, tmp_path: Path) -> N
     assert_saved_and_requeued(job, whole)
 
 
+@SLOW
 def test_requeued_by_the_administrator(cluster: Cluster, whole: Path, tmp_path: Path) -> None:
     """SLURM kills the ranks at once; what they can save within KillWait they do."""
     job = submit(cluster, tmp_path / "run", pace=PACE)
@@ -109,6 +110,7 @@ def test_a_rank_dies(rank: int, cluster: Cluster, whole: Path, tmp_path: Path) -
     assert_same(job.run, whole)
 
 
+@SLOW
 def test_a_rank_that_dies_too_often_ends_the_job_with_the_cause(cluster: Cluster, tmp_path: Path) -> None:
     job = submit(cluster, tmp_path / "run", "--max-restarts", "0", pace=PACE)
     job.reach(400)
@@ -120,6 +122,7 @@ def test_a_rank_that_dies_too_often_ends_the_job_with_the_cause(cluster: Cluster
     assert "SIGKILL" in told
 
 
+@SLOW
 def test_a_cancelled_job_saves_and_stays_away(cluster: Cluster, tmp_path: Path) -> None:
     job = submit(cluster, tmp_path / "run", pace=PACE)
     job.reach(400)
@@ -129,6 +132,7 @@ def test_a_cancelled_job_saves_and_stays_away(cluster: Cluster, tmp_path: Path) 
     assert "stopped" in launch(cluster, "status", str(job.run)).splitlines()[1]
 
 
+@SLOW
 def test_requeues_are_bounded(cluster: Cluster, tmp_path: Path) -> None:
     job = submit(cluster, tmp_path / "run", "--max-requeues", "0", pace=PACE)
     job.reach(400)

@@ -34,6 +34,7 @@ def wait_for_array(cluster: Cluster, said: str) -> None:
     wait_for(lambda: not cluster.ask("squeue", "-h", "-j", number[1], check=False).strip(), PATIENCE, cluster.tell)
 
 
+@pytest.mark.slow
 def test_a_task_fails_and_only_it_runs_again(cluster: Cluster, tmp_path: Path) -> None:
     """One environment is not there at first: it lives in a module that is written later."""
     runs, folder = tmp_path / "runs", tmp_path / "runs" / "sw"

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(1500)
 KNOWN = 1.0  # mean return of `debug`: it catches every ball
 
 
-@pytest.mark.parametrize("ranks_per_node", [1, 2])
+@pytest.mark.parametrize("ranks_per_node", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_two_nodes_are_one_machine(ranks_per_node: int, cluster: Cluster, tmp_path: Path) -> None:
     debug = ("debug", *QUIET, "--sync.shared_memory", "False")  # four numbers have several sums
     here = ["train", *debug, "--log.dir", str(tmp_path), "--log.name", "here"]
@@ -29,6 +29,7 @@ def test_two_nodes_are_one_machine(ranks_per_node: int, cluster: Cluster, tmp_pa
     assert job.lives == 1
 
 
+@pytest.mark.slow
 def test_two_jobs_at_once_do_not_meet(cluster: Cluster, whole: Path, tmp_path: Path) -> None:
     jobs = [submit(cluster, tmp_path / name, pace=0.01) for name in ("a", "b")]
     for job in jobs:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
-from benchmarks import comm, peers, priorities, replay, rows, step, venvs
+from benchmarks import comm, priorities, replay, rows, step
 from benchmarks.harness import cartpole, interleaved, table
+from benchmarks.peers import __main__ as peers
+from benchmarks.peers import venvs
 from trainer.replay.ring import Ring
 
 PROVENANCE = {"cpu", "cores", "versions", "commit", "command", "time"}
@@ -117,30 +120,63 @@ def test_a_stacked_transition_takes_one_frame() -> None:
     assert size < 7_200
 
 
-def test_peers_asks_both_sides_in_turn(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+class Racer:
+    """Answers as a peer does; its speed is that of its name."""
 
-    class Silent:
-        def __init__(self, peer: venvs.Peer) -> None: ...
-        def __enter__(self) -> Silent:
-            return self
+    SPEED: ClassVar = {"lockstep": 700.0, "sb3": 100.0, "cleanrl": 50.0, "jax": 9_000.0}
+    asked: ClassVar[list[tuple[str, str, int]]] = []
 
-        def __exit__(self, *_: object) -> None: ...
+    def __init__(self, peer: venvs.Peer) -> None:
+        self.name = peer.name
 
-        def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
-            asked.append(what)
-            steps = arguments.get("env_steps", 0)
-            return (
-                {"stable_baselines3": "0"} if what == "versions" else {"seconds": 1, "env_steps": steps, "updates": 1}
-            )
+    def __enter__(self) -> Racer:
+        return self
 
-    monkeypatch.setattr(peers, "Worker", Silent)
+    def __exit__(self, *_: object) -> None: ...
+
+    def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
+        self.asked.append((self.name, what, arguments.get("envs", 0)))
+        if what == "solve":
+            return {"seconds": 3.0, "env_steps": 1_000, "solved": arguments["seed"] == 1}
+        steps = self.SPEED[self.name] * (2 if arguments.get("envs") == 8 else 1)
+        return {} if what == "versions" else {"seconds": 1.0, "env_steps": steps, "updates": 5, "peak_mb": 1.0}
+
+
+def test_peers_race_in_turn(results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(peers, "Worker", Racer)
     monkeypatch.setattr(venvs.Peer, "install", lambda self: None)
-    peers.main(["--repeats", "2", "--env-steps", "640"])
-    (row,) = written(results, "peers")
-    assert asked == ["train", "train", "train", "versions"]
-    assert row["ours"]["updates"] == 2 * 64
-    assert row["theirs"]["env_steps_per_s"] == [640, 640]
+    monkeypatch.setattr(Racer, "asked", [])
+    who = ["--peers", "sb3", "cleanrl", "jax", "--envs", "1", "8"]
+    assert peers.main([*who, "--repeats", "2", "--solve", "2"]) == 0
+    found = written(results, "peers")
+    cases = [("lockstep", 1), ("lockstep", 8), ("sb3", 1), ("sb3", 8), ("cleanrl", 1), ("jax", 1), ("jax", 8)]
+    assert [(row["who"], row["envs"]) for row in found] == cases, "CleanRL has one environment"
+    trained = [(name, envs) for name, what, envs in Racer.asked if what == "train"]
+    assert trained == cases * 3, "a warm-up and two repeats, each in turn"
+    # 200 a second is SB3's best, with 8 environments; JAX is no PyTorch peer
+    assert [row.get("to_fastest_peer") for row in found[:3]] == [700 / 200, 1400 / 200, None]
+    assert found[0]["pass"], "at least 2.5 x with one environment"
+    assert [len(row.get("solved", ())) for row in found] == [0, 2, 0, 2, 2, 0, 2], "with each one's best number"
+    said = capsys.readouterr().out
+    assert "its dqn.py has one environment" in said
+    assert "3 >3" in said
+
+
+def test_a_race_that_is_lost_says_so(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "Worker", Racer)
+    monkeypatch.setattr(venvs.Peer, "install", lambda self: None)
+    monkeypatch.setattr(Racer, "SPEED", {"lockstep": 200.0, "sb3": 100.0})
+    assert peers.main(["--peers", "sb3", "--envs", "1", "--repeats", "1"]) == 1
+    assert written(results, "peers")[0]["pass"] is False
+
+
+@pytest.mark.parametrize("envs", [1, 8, 32, 64])
+@pytest.mark.parametrize("every", [4, 10])
+def test_a_cadence_keeps_the_replay_ratio(envs: int, every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(venvs.__file__).parent))
+    cycle = importlib.import_module("answering").cadence(envs, every)
+    assert cycle.updates >= 1
+    assert cycle.steps * envs == cycle.updates * every
 
 
 def test_epsilon_is_the_mean_of_the_schedule() -> None:

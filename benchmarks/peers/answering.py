@@ -1,0 +1,100 @@
+"""How a peer's script answers: one JSON request a line in, one JSON line out. Nothing of ours is imported.
+
+Every training peer understands {"what": "versions"}, {"what": "train", "work", "envs", "seconds", "epsilon"} and
+{"what": "solve", "work", "envs", "epsilon", "target", "limit"}.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+WINDOW = 20
+"""Episodes whose mean return says that a work is solved."""
+CORE = 0
+"""Every peer, and ours, computes on this one core; whoever is not asked sleeps."""
+
+
+class Cadence(NamedTuple):
+    """How a work's replay ratio is kept: after so many steps of all environments so many updates."""
+
+    steps: int
+    updates: int
+
+
+class Training(Protocol):
+    """One peer at one work."""
+
+    env_steps: int
+    updates: int
+    returns: list[float]  # of all finished episodes, in order
+
+    def advance(self) -> None:
+        """Train a little further, some tenths of a second."""
+
+    def close(self) -> None:
+        """Give back what a successor needs."""
+
+
+def cadence(envs: int, every: int) -> Cadence:
+    """Return the shortest cycle that has one update for `every` env steps."""
+    steps = next(n for n in range(1, every + 1) if n * envs % every == 0)
+    return Cadence(steps, steps * envs // every)
+
+
+def trainer(make: Callable[[str, int, float, int], Training]) -> dict[str, Callable[..., Any]]:
+    """Return the answers of a peer that `make(work, envs, epsilon, seed)` sets up, with its memory filled."""
+    held: list[Training] = []
+
+    def begin(work: str, envs: int, epsilon: float, seed: int) -> Training:
+        while held:
+            held.pop().close()
+        held.append(make(work, envs, epsilon, seed))
+        return held[0]
+
+    def train(work: str, envs: int, seconds: float, epsilon: float) -> dict[str, Any]:
+        if not held:
+            begin(work, envs, epsilon, 1).advance()  # what is compiled or made at first use
+        training = held[0]
+        before = training.env_steps, training.updates
+        began = time.perf_counter()
+        while time.perf_counter() - began < seconds:
+            training.advance()
+        took = time.perf_counter() - began
+        steps, updates = training.env_steps - before[0], training.updates - before[1]
+        return {"seconds": took, "env_steps": steps, "updates": updates, "peak_mb": peak_mb()}
+
+    def solve(work: str, envs: int, epsilon: float, seed: int, target: float, limit: float) -> dict[str, Any]:
+        began = time.perf_counter()
+        training = begin(work, envs, epsilon, seed)
+        while (took := time.perf_counter() - began) < limit:
+            training.advance()
+            last = training.returns[-WINDOW:]
+            if len(last) == WINDOW and sum(last) / WINDOW >= target:
+                return {"seconds": took, "env_steps": training.env_steps, "solved": True}
+        return {"seconds": took, "env_steps": training.env_steps, "solved": False}
+
+    return {"train": train, "solve": solve}
+
+
+def peak_mb() -> float:
+    """Return the most memory that this process has held, and the largest of its children [MB]."""
+    own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return (own + children) / 1024
+
+
+def serve(answers: Mapping[str, Callable[..., Any]]) -> None:
+    """Answer requests until there are no more."""
+    os.sched_setaffinity(0, {CORE})
+    said, sys.stdout = sys.stdout, sys.stderr
+    for line in sys.stdin:
+        request = json.loads(line)
+        with contextlib.redirect_stdout(sys.stderr):
+            answer = answers[request.pop("what")](**request)
+        print(json.dumps(answer), file=said, flush=True)
