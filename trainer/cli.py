@@ -12,7 +12,7 @@ import difflib
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
@@ -62,7 +62,7 @@ def parse_train(argv: Sequence[str]) -> Request:
             raise ValueError(f"preset {preset}: the run in {resume} is {base.preset!r}; leave the preset away")
     elif preset is None:
         if not wants_help:
-            raise ValueError(f"no preset given: use one of {', '.join(PRESETS)} ({USAGE})")
+            raise ValueError(f"no preset given: use one of {_some(PRESETS)} ({USAGE})")
         base = Config()
     else:
         base = find_preset(preset)
@@ -182,7 +182,13 @@ def _nearest(name: str, known: Any, prefix: str = "") -> str:
     ]
     if near:
         return f"did you mean {' or '.join(prefix + n for n in near)}?"
-    return "see --help for all of them" if prefix else f"use one of {', '.join(known)}"
+    return "see --help for all of them" if prefix else f"use one of {_some(known)}"
+
+
+def _some(presets: Iterable[str], count: int = 8) -> str:
+    """Return the first presets, and how to see the others."""
+    names = list(presets)
+    return f"{', '.join(names[:count])}, ... (`lockstep presets` lists all {len(names)})"
 
 
 def _one_line(box: str, more: str) -> str:

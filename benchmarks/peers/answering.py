@@ -6,7 +6,6 @@ Every training peer understands {"what": "versions"}, {"what": "train", "work", 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import resource
@@ -92,9 +91,8 @@ def peak_mb() -> float:
 def serve(answers: Mapping[str, Callable[..., Any]]) -> None:
     """Answer requests until there are no more."""
     os.sched_setaffinity(0, {CORE})
-    said, sys.stdout = sys.stdout, sys.stderr
-    for line in sys.stdin:
-        request = json.loads(line)
-        with contextlib.redirect_stdout(sys.stderr):
-            answer = answers[request.pop("what")](**request)
-        print(json.dumps(answer), file=said, flush=True)
+    with os.fdopen(os.dup(1), "w") as said:
+        os.dup2(2, 1)  # whatever anybody prints goes to stderr
+        for line in sys.stdin:
+            request = json.loads(line)
+            print(json.dumps(answers[request.pop("what")](**request)), file=said, flush=True)

@@ -91,7 +91,7 @@ class NaiveSequences:
 
     def cut(self) -> None:
         self.replay.cut()
-        for kept in self.replay.kept:
+        for kept in filter(None, self.replay.kept):
             kept[-1].done = True  # also behind a lost life, where the last observation counts for nothing
 
     def episodes(self, lane: int) -> list[range]:
