@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from trainer import checkpoint
@@ -47,7 +47,8 @@ def go(run: Run, steps: int | None = None) -> Run:
     """Train to the end, or for `steps` more steps; writes a checkpoint there, as a run does."""
     layout = run.layout
     if steps is not None:
-        run.layout = Until(layout.config, layout.shards, layout.world_size, layout.rank, run.step + steps)
+        known = {field.name: getattr(layout, field.name) for field in fields(layout)}
+        run.layout = Until(**known, end=run.step + steps)
     train(run)
     run.layout = layout
     return run
