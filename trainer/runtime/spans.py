@@ -1,20 +1,47 @@
-"""Where the wall time of a rank goes: nested spans, each charged with its own time alone."""
+"""Where the wall time of a rank goes: nested spans, each charged with its own time alone; and what it did last."""
 
 from __future__ import annotations
 
 import time
+from array import array
+from collections import deque
+from collections.abc import MutableSequence
+from typing import NamedTuple
+
+NAMES = ("other", "act", "env", "learn", "sync", "replay", "poll", "eval", "save")
+"""The spans of a run; others count as the first, on a page."""
+LAST = 32
+"""Steps whose times are remembered."""
+
+
+_CODES = {name: float(code) for code, name in enumerate(NAMES)}
+
+
+class Exchange(NamedTuple):
+    """A meeting with other ranks that has begun."""
+
+    kind: str
+    nbytes: int  # of this rank's values
+    since: float  # of time.perf_counter
 
 
 class Spans:
     """Accumulates host wall time [s] per name; a span inside another pauses the outer one.
 
-    On a GPU this is the time the host spent, launching or waiting, not the device's.
+    On a GPU this is the time the host spent, launching or waiting, not the device's. Other threads may read what is
+    public, and call `standing`. page: the last step that is whole, and the number of the innermost span in NAMES; in
+    memory that others see, if it is put there, they know them whatever becomes of this process.
     """
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self.page: MutableSequence[float] | memoryview[float] = array("d", (0.0, 0.0))
+        self.seconds: dict[str, float] = {}  # since the beginning
+        self.exchange: Exchange | None = None  # under way
+        self.last: deque[tuple[int, float, dict[str, float]]] = deque(maxlen=LAST)  # step, when, seconds by then
+        self._drained: dict[str, float] = {}
         self._open = ["other"]
         self._next = "other"
+        self._thrown: tuple[int, tuple[str, ...]] = (0, ())  # which exception was last, and where it came from
         self._since = self._began = time.perf_counter()
 
     def __call__(self, name: str) -> Spans:
@@ -22,13 +49,26 @@ class Spans:
         self._next = name
         return self
 
+    def exchanging(self, kind: str, nbytes: int) -> Spans:
+        """Return the context of a span `sync` in which ranks meet."""
+        self.exchange = Exchange(kind, nbytes, time.perf_counter())
+        self._next = "sync"
+        return self
+
     def __enter__(self) -> None:
         self._switch()
         self._open.append(self._next)
+        self.page[1] = _CODES.get(self._next, 0.0)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: object, _: object) -> None:
         self._switch()
-        self._open.pop()
+        if error is not None:  # what was under way stays known
+            if self._thrown[0] != id(error):
+                self._thrown = id(error), tuple(self._open)
+            self._open.pop()
+        elif self._open.pop() == "sync":
+            self.exchange = None
+        self.page[1] = _CODES.get(self._open[-1], 0.0)
 
     def _switch(self) -> None:
         now = time.perf_counter()
@@ -36,14 +76,23 @@ class Spans:
         self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
         self._since = now
 
+    def mark(self, step: int) -> None:
+        """Remember where the time has gone by the end of this step."""
+        self.page[0] = step
+        self.last.append((step, time.perf_counter(), self.seconds.copy()))
+
     def standing(self) -> tuple[tuple[str, ...], float]:
         """Return the open spans, the innermost last, and when the last one was opened or closed; for other threads."""
         return tuple(self._open), self._since
+
+    def source(self, error: BaseException) -> tuple[str, ...]:
+        """Return the spans that were open where an exception came from, the innermost last."""
+        return self._thrown[1] if self._thrown[0] == id(error) else tuple(self._open)
 
     def drain(self) -> tuple[float, dict[str, float]]:
         """Return (seconds, share of each name in them) since the last drain."""
         self._switch()
         total = max(self._since - self._began, 1e-9)
-        shares = {name: seconds / total for name, seconds in self.seconds.items()}
-        self.seconds, self._began = {}, self._since
-        return total, shares
+        spent = {name: seconds - self._drained.get(name, 0.0) for name, seconds in self.seconds.items()}
+        self._drained, self._began = self.seconds.copy(), self._since
+        return total, {name: seconds / total for name, seconds in spent.items() if seconds > 0}
