@@ -112,7 +112,7 @@ def test_what_was_raised_is_told_with_where_it_came_from(box: Box) -> None:
 
 
 DYING = """
-    import os, sys, time
+    import os, signal, sys, time
     from pathlib import Path
     from trainer.runtime import blackbox
     from trainer.runtime.failure import FailureWatch
@@ -126,7 +126,8 @@ DYING = """
         spans.mark(step)
     def fall_asleep():
         print("asleep", flush=True)
-        time.sleep(60)
+        time.sleep(0.3 if sys.argv[2:] else 60)
+        signal.raise_signal(int(sys.argv[2]))
     with spans("env"):
         fall_asleep()
 """
@@ -134,15 +135,11 @@ DYING = """
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
 def test_a_rank_that_a_signal_ends(number: signal.Signals, tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(DYING), str(tmp_path)], stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-c", textwrap.dedent(DYING), str(tmp_path), str(int(number))]
     folder = tmp_path / "blackbox" / "life-0001"
-    try:
-        wait_for(lambda: read(folder, 0).phase == "env")
-        assert read(folder, 0).alive
-        process.send_signal(number)
-        process.wait(10)
-    finally:
-        process.kill()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        wait_for(lambda: process.poll() is not None or read(folder, 0).alive)
+        assert process.wait(20) == -number
     found = read(folder, 0)
     assert (found.step, found.phase, found.alive, found.last["asked"]) == (7, "env", False, "SIGTERM")
     assert not found.end

@@ -100,9 +100,8 @@ def test_an_exception(folder: Folder) -> None:
         in found.text
     )
     assert "died at step 150 (1,200 of 8,000 env steps)" in found.text
-    assert (
-        "Meanwhile rank 0 was in an all-reduce of 26.4 kB with the other ranks, for 2.5 s within learning" in found.text
-    )
+    others = "rank 0 was in an all-reduce of 26.4 kB with the other ranks while learning, behind step 150, for 2.5 s."
+    assert f"Meanwhile {others}" in found.text
     assert "The newest good checkpoint is of step 100 (800 env steps)." in found.text
     assert found.go_on == f"lockstep train --resume {folder.run}"
 
@@ -142,7 +141,8 @@ def test_a_rank_that_was_killed(last: dict[str, Any], word: str, folder: Folder)
     assert "died at step 151 " in found.text
     assert "Rank 1 vanished first, in learning, without a word: it was killed from outside (SIGKILL)" in found.text
     assert (
-        "Meanwhile rank 0 was in an all-reduce of 26.4 kB with the other ranks, for 2.5 s behind step 150" in found.text
+        "Meanwhile rank 0 was in an all-reduce of 26.4 kB with the other ranks, behind step 150, for 2.5 s."
+        in found.text
     )
     assert word in found.text
 
@@ -227,7 +227,7 @@ def test_a_run_that_is_there(folder: Folder) -> None:
     assert found.state == "running"
     assert "is running: step 150 (1,200 of 8,000 env steps)." in found.text
     assert "Rank 1 has been in stepping its environments for 9 s." in found.text
-    assert "Its last 1 steps took 3.0 ms each (env 67 %, learn 30 %)." in found.text
+    assert "The last 1 steps of rank 1 took 3.0 ms each (env 67 %, learn 30 %)." in found.text
 
 
 def test_on_its_own_machine_a_process_is_looked_up(folder: Folder) -> None:

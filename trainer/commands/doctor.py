@@ -20,6 +20,8 @@ from trainer.doctor.boxes import gather
 from trainer.doctor.verdict import Stored, verdict, where
 
 EXIT_BAD_MACHINE = 1
+UNFINISHED = "its save was interrupted"
+"""How `checkpoint.latest` tells of what a run that died was writing, which is no damage."""
 _WIDTH = 100
 _STYLES = {"ok": "green", "warning": "yellow", "bad": "bold red"}
 
@@ -64,7 +66,12 @@ def stored(run: Path) -> Stored:
         newest = checkpoint.latest(run / "checkpoints", warn=skipped.append)
     except checkpoint.CheckpointError as error:
         return Stored(trouble=" ".join(str(error).split()))
-    trouble = f"{len(skipped)} newer one(s) are no good: {skipped[0]}" if skipped else ""
+    bad = [line for line in skipped if not line.endswith(UNFINISHED)]
+    trouble = "a later one was not finished" if len(bad) < len(skipped) else ""
+    if bad:
+        trouble = (
+            f"{len(bad)} later ones are no good: {bad[0]}" if len(bad) > 1 else f"a later one is no good: {bad[0]}"
+        )
     if newest is None:
         return Stored(trouble=trouble)
     envs = newest.info.get("config", {}).get("env", {}).get("num_envs", 0)

@@ -32,7 +32,11 @@ EXTRAS = {
     "export": ("onnx", "onnxruntime", "onnxscript"),
 }
 """Extra of the distribution -> modules that it brings."""
-ENVS = (("CartPole-v1", "native", None), ("MinAtar/Breakout", "minatar", "minatar"), ("ALE/Pong-v5", "ale", "ale_py"))
+ENVS = (
+    ("CartPole-v1", "native", None),
+    ("MinAtar/Breakout-v1", "minatar", "minatar"),
+    ("ALE/Pong-v5", "ale", "ale_py"),
+)
 """Environment, backend, the module that it needs."""
 _ENVS, _STEPPING = 64, 1.0  # environments of each kind; s
 _FILE, _SYNCS = 64 << 20, 10  # bytes written for the disk's speed; small files for its latency

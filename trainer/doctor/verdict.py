@@ -16,15 +16,15 @@ from trainer.runtime.machine import human
 _SCARCE = 0.05  # of the memory; less than that left counts as none
 _FRAME = re.compile(r'File "([^"]+)", line (\d+),? in (\S+)')
 _PHASES = {
-    "start": "the building of the run",
+    "start": "building the run",
     "other": "what lies between the parts of a step",
     "act": "choosing actions",
     "env": "stepping its environments",
     "learn": "learning",
     "sync": "an exchange with the other ranks",
     "replay": "storing transitions",
-    "poll": "the ranks' vote on whether to stop",
-    "eval": "an evaluation",
+    "poll": "asking whether to stop",
+    "eval": "evaluating",
     "save": "saving a checkpoint",
 }
 
@@ -61,7 +61,7 @@ def verdict(evidence: Evidence, stored: Stored) -> Verdict:
     cause = first_cause(evidence.boxes)
     if cause is None:
         return _without_boxes(evidence, state, stored, go_on)
-    lines = [_opening(evidence, cause), _first(evidence, cause), _others(evidence, cause), _memory(evidence, cause)]
+    lines = [_opening(evidence, cause), _first(evidence, cause), _memory(evidence, cause), _others(evidence, cause)]
     lines += [_pace(cause.box), _advice(cause), _kept(evidence, stored)]
     if running:
         lines.append(f"{_ranks([box.rank for box in running])} still run, and will end by themselves or be ended.")
@@ -159,9 +159,10 @@ def _others(evidence: Evidence, cause: Cause) -> str:
             groups.setdefault(_doing(box), []).append(box)
     told = []
     for doing, boxes in groups.items():
-        step = max((box.step or 0) for box in boxes)
-        verb, behind = "was" if len(boxes) == 1 else "were", f" behind step {step:,}" if step else ""
-        told.append(f"{_ranks([box.rank for box in boxes])} {verb} in {doing}{behind}")
+        verb, step = "was" if len(boxes) == 1 else "were", max((box.step or 0) for box in boxes)
+        waited = max(float((box.last.get("exchange") or {}).get("for", 0.0)) for box in boxes)
+        words = f"{_ranks([box.rank for box in boxes])} {verb} in {doing}{f', behind step {step:,}' if step else ''}"
+        told.append(f"{words}, for {waited:.1f} s" if waited >= EVERY else words)
     return f"Meanwhile {'; '.join(told)}." if told else ""
 
 
@@ -214,7 +215,8 @@ def _pace(box: Box) -> str:
                 spent[name] = spent.get(name, 0) + count
     parts = sorted(spent.items(), key=lambda item: -item[1])[:3]
     shares = ", ".join(f"{name} {100 * count / max(total, 1):.0f} %" for name, count in parts)
-    return f"Its last {len(rows)} steps took {total / len(rows) / 1000:.1f} ms each ({shares})."
+    whose = f"The last {len(rows)} steps of rank {box.rank} took"
+    return f"{whose} {total / len(rows) / 1000:.1f} ms each ({shares})."
 
 
 def _doing(box: Box) -> str:
@@ -225,10 +227,8 @@ def _doing(box: Box) -> str:
     if exchange:
         size = f" of {human(float(exchange['bytes']))}" if exchange["bytes"] else ""
         article = "an" if exchange["kind"][0] in "aeiou" else "a"
-        waited = f", for {float(exchange['for']):.1f} s" if float(exchange["for"]) >= EVERY else ""
         outer = [_PHASES.get(name, name) for name in box.phase.split("/") if name not in ("sync", "other")]
-        within = f" within {outer[-1]}" if outer else ""
-        return f"{article} {exchange['kind']}{size} with the other ranks{waited}{within}"
+        return f"{article} {exchange['kind']}{size} with the other ranks{f' while {outer[-1]}' if outer else ''}"
     return doing
 
 

@@ -41,8 +41,8 @@ KEPT = 5
 """Lives of a run of which the boxes are kept."""
 _SILENCE = 30  # looks missed, behind which the stacks are written without the interpreter
 _LOOKS_AT_MEMORY = 5  # of which every how many-th asks the control groups as well
-_NAMES = ("last.json", "stacks.txt", "fatal.txt", "end.part")
-_RESERVED = 16_384  # bytes of each file
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+_RESERVED = 16_384  # bytes
 _WRITING = 3.0  # s in which a process that ends writes why
 _JOIN = 5.0  # s
 _TELLING = ("RANK", "WORLD_SIZE", "HOSTNAME", "TZ", "LANG")
@@ -80,22 +80,16 @@ def lives(run: Path) -> list[tuple[int, Path]]:
 
 
 class _Reserved:
-    """A file that is written over again and again, and still can be when the disk is full; blank lines end it."""
+    """A file that is written over again and again, and still can be when the disk is full: blanks follow the text."""
 
     def __init__(self, path: Path) -> None:
-        self.handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        self.handle = os.open(path, _FLAGS, 0o644)
         self._size = _RESERVED
-        self.blank(0)
+        self.write(b"")
 
     def write(self, text: bytes) -> None:
-        os.pwrite(self.handle, text, 0)
-        self.blank(len(text))
-
-    def blank(self, size: int) -> None:
-        """Say that only the first so many bytes count."""
-        if size < self._size:
-            os.pwrite(self.handle, b"\n" * (self._size - size), size)
-        self._size = size
+        os.pwrite(self.handle, text.ljust(self._size), 0)
+        self._size = len(text)
 
 
 class _Near(NamedTuple):
@@ -154,13 +148,16 @@ class Box:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.path("start.json").write_text(json.dumps(_self_portrait() | dict(about), indent=1) + "\n")
-            self._last, self._stacks, self._fatal, self._end = (_Reserved(self.path(name)) for name in _NAMES)
+            self._last, self._end = _Reserved(self.path("last.json")), _Reserved(self.path("end.part"))
+            self._stacks, self._fatal = (
+                os.open(self.path(name), _FLAGS, 0o644) for name in ("stacks.txt", "fatal.txt")
+            )
         except OSError as error:
             self._remove()
             print(f"lockstep: no black box: {error}; training goes on without", file=sys.stderr, flush=True)
             return
         self._open = True
-        faulthandler.enable(self._fatal.handle)
+        faulthandler.enable(self._fatal)
         os.register_at_fork(after_in_child=faulthandler.disable)  # processes of environments are not this rank
         self._thread = threading.Thread(target=self._loop, name="black-box", daemon=True)
         self._thread.start()
@@ -211,8 +208,8 @@ class Box:
         faulthandler.cancel_dump_traceback_later()
         faulthandler.disable()
         self._open = False
-        for file in (self._last, self._stacks, self._fatal, self._end):
-            os.close(file.handle)
+        for handle in (self._last.handle, self._end.handle, self._stacks, self._fatal):
+            os.close(handle)
         self._remove()
 
     def _remove(self) -> None:
@@ -242,18 +239,20 @@ class Box:
             told |= {"step": last["step"], "phase": last["phase"]}
             self._write(last)
         with contextlib.suppress(OSError):
-            self._end.write(json.dumps(told, indent=1).encode())
+            text = json.dumps(told, indent=1).encode()
+            self._end.write(text)
+            os.ftruncate(self._end.handle, len(text))
             self.path("end.part").replace(self.path("end.json"))
         self._told.set()
 
     def _write(self, last: dict[str, Any]) -> None:
         with self._writing:
             # by a thread that needs no interpreter, where something holds that for ever
-            faulthandler.dump_traceback_later(_SILENCE * EVERY, file=self._fatal.handle)
+            faulthandler.dump_traceback_later(_SILENCE * EVERY, file=self._fatal)
             self._last.write(json.dumps(last).encode())
-            os.lseek(self._stacks.handle, 0, os.SEEK_SET)
-            faulthandler.dump_traceback(self._stacks.handle)
-            self._stacks.blank(os.lseek(self._stacks.handle, 0, os.SEEK_CUR))
+            os.lseek(self._stacks, 0, os.SEEK_SET)
+            faulthandler.dump_traceback(self._stacks)
+            os.ftruncate(self._stacks, os.lseek(self._stacks, 0, os.SEEK_CUR))
 
     def _state(self) -> dict[str, Any]:
         now, spans = time.perf_counter(), self._spans
