@@ -67,6 +67,8 @@ def test_a_living_rank_says_where_it_stands(box: Box) -> None:
     with spans("learn"), spans.exchanging("all-gather", 1234):
         wait_for(lambda: (read(box.folder, 3).last.get("exchange") or {}).get("kind") == "all-gather")
     found = read(box.folder, 3)
+    wait_for(lambda: read(box.folder, 3).phase == "other")
+    assert read(box.folder, 3).step == 40, "what is shorter than before is whole as well"
     assert (found.step, found.phase, found.alive) == (40, "learn/sync", True)
     assert found.last["exchange"]["bytes"] == 1234
     rows = found.last["steps"]
@@ -103,6 +105,7 @@ def test_what_was_raised_is_told_with_where_it_came_from(box: Box) -> None:
     except ArithmeticError as error:
         box.close("failed", "ArithmeticError: no", error)
     box.close("peer", "too late", None)
+    time.sleep(0.1)
     found = read(box.folder, 3)
     assert (found.end["kind"], found.end["cause"], found.end["step"]) == ("failed", "ArithmeticError: no", 5)
     assert found.phase == "learn/sync", "although both spans are closed by now"

@@ -198,6 +198,12 @@ def test_asked_to_stop_and_killed_before_it_saved(folder: Folder) -> None:
     )
 
 
+def test_who_was_asked_to_stop_is_not_the_first_cause_where_there_is_another(folder: Folder) -> None:
+    folder.rank(0, at=NOW, asked="SIGTERM")
+    found = folder.rank(1, at=NOW + 5, end=("failed", "OSError: x"), asked="SIGTERM").told()
+    assert "Rank 1 failed first" in found.text
+
+
 def test_finished_and_saved(folder: Folder) -> None:
     assert folder.status("finished", env_steps=8000).told().state == "finished"
     stopped = folder.status("stopped", env_steps=800, signal="SIGUSR2").told()
@@ -295,6 +301,25 @@ def test_quick_checks_of_this_machine(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not list(tmp_path.iterdir()), "nothing is left"
     (tmp_path / "file").write_text("")
     assert parts._disk(tmp_path / "file")[0].state == "bad"
+
+
+def test_two_ranks_meet_by_each_way() -> None:
+    for line in parts._ranks():
+        assert line.state == "ok", line.told
+        assert "us for a small all-reduce" in line.told or line.name == "nccl"
+
+
+def test_ranks_that_cannot_meet_are_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "_MEETING", 0.1)
+    assert {(line.state, line.told) for line in parts._ranks()} >= {("bad", "no answer within 0 s")}
+
+
+def test_environments_are_stepped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "_STEPPING", 0.05)
+    for env_id, backend, needs in parts.ENVS:
+        if needs != "ale_py":  # which takes seconds to begin
+            (line,) = parts._env(env_id, backend)
+            assert (line.state, " env steps/s" in line.told) == ("ok", True)
 
 
 def test_what_is_missing_is_named_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

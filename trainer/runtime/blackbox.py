@@ -267,7 +267,8 @@ class Box:
         standing, since = spans.standing()
         exchange = self._meeting.meeting or spans.exchange
         if exchange is not None:
-            state["exchange"] = {"kind": exchange.kind, "bytes": exchange.nbytes, "for": round(now - exchange.since, 3)}
+            kind, nbytes, begun = exchange
+            state["exchange"] = {"kind": kind, "bytes": nbytes, "for": round(now - begun, 3)}
         rows = list(spans.last)
         state |= {"step": rows[-1][0] if rows else 0, "phase": self._phase or "/".join(standing[1:]) or "other"}
         state |= {"still": round(now - since, 3), "gone": gone, "asked": self._asked()}

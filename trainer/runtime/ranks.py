@@ -23,7 +23,6 @@ from trainer.runtime.failure import FailureWatch
 from trainer.runtime.launched import Launch
 from trainer.runtime.orphan import die_with_parent
 from trainer.runtime.roll_call import roll_call
-from trainer.runtime.spans import Exchange
 
 _PATIENCE = timedelta(hours=2)
 NAMING = 5.0
@@ -69,7 +68,7 @@ class Ranks:
     @contextmanager
     def _waiting(self, kind: str) -> Iterator[None]:
         self.watch.waiting += 1
-        self.watch.meeting = Exchange(kind, 0, time.perf_counter())
+        self.watch.meeting = (kind, 0, time.perf_counter())
         try:
             yield
             self.watch.meeting = None  # after an exception it stays known

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from array import array
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import MutableSequence
-from typing import NamedTuple
+from time import perf_counter
 
 NAMES = ("other", "act", "env", "learn", "sync", "replay", "poll", "eval", "save")
 """The spans of a run; others count as the first, on a page."""
@@ -14,15 +13,16 @@ LAST = 32
 """Steps whose times are remembered."""
 
 
-_CODES = {name: float(code) for code, name in enumerate(NAMES)}
+Exchange = tuple[str, int, float]
+"""A meeting with other ranks that has begun: its kind, the bytes of this rank's values, when by time.perf_counter."""
 
 
-class Exchange(NamedTuple):
-    """A meeting with other ranks that has begun."""
+class _Codes(dict[str, float]):
+    def __missing__(self, name: str) -> float:
+        return 0.0
 
-    kind: str
-    nbytes: int  # of this rank's values
-    since: float  # of time.perf_counter
+
+_CODES = _Codes({name: float(code) for code, name in enumerate(NAMES)})
 
 
 class Spans:
@@ -35,14 +35,14 @@ class Spans:
 
     def __init__(self) -> None:
         self.page: MutableSequence[float] | memoryview[float] = array("d", (0.0, 0.0))
-        self.seconds: dict[str, float] = {}  # since the beginning
+        self.seconds: dict[str, float] = defaultdict(float)  # since the beginning
         self.exchange: Exchange | None = None  # under way
         self.last: deque[tuple[int, float, dict[str, float]]] = deque(maxlen=LAST)  # step, when, seconds by then
         self._drained: dict[str, float] = {}
         self._open = ["other"]
         self._next = "other"
         self._thrown: tuple[int, tuple[str, ...]] = (0, ())  # which exception was last, and where it came from
-        self._since = self._began = time.perf_counter()
+        self._since = self._began = perf_counter()
 
     def __call__(self, name: str) -> Spans:
         """Return the context of a span; entered at once by `with`, and cheaper than a generator's."""
@@ -51,35 +51,34 @@ class Spans:
 
     def exchanging(self, kind: str, nbytes: int) -> Spans:
         """Return the context of a span `sync` in which ranks meet."""
-        self.exchange = Exchange(kind, nbytes, time.perf_counter())
+        self.exchange = (kind, nbytes, perf_counter())
         self._next = "sync"
         return self
 
     def __enter__(self) -> None:
-        self._switch()
+        now = perf_counter()
+        self.seconds[self._open[-1]] += now - self._since
+        self._since = now
         self._open.append(self._next)
-        self.page[1] = _CODES.get(self._next, 0.0)
+        self.page[1] = _CODES[self._next]
 
     def __exit__(self, kind: object, error: object, _: object) -> None:
-        self._switch()
+        now = perf_counter()
+        name = self._open[-1]
+        self.seconds[name] += now - self._since
+        self._since = now
         if error is not None:  # what was under way stays known
             if self._thrown[0] != id(error):
                 self._thrown = id(error), tuple(self._open)
-            self._open.pop()
-        elif self._open.pop() == "sync":
+        elif name == "sync":
             self.exchange = None
-        self.page[1] = _CODES.get(self._open[-1], 0.0)
-
-    def _switch(self) -> None:
-        now = time.perf_counter()
-        name = self._open[-1]
-        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
-        self._since = now
+        self._open.pop()
+        self.page[1] = _CODES[self._open[-1]]
 
     def mark(self, step: int) -> None:
         """Remember where the time has gone by the end of this step."""
         self.page[0] = step
-        self.last.append((step, time.perf_counter(), self.seconds.copy()))
+        self.last.append((step, perf_counter(), self.seconds.copy()))
 
     def standing(self) -> tuple[tuple[str, ...], float]:
         """Return the open spans, the innermost last, and when the last one was opened or closed; for other threads."""
@@ -91,7 +90,9 @@ class Spans:
 
     def drain(self) -> tuple[float, dict[str, float]]:
         """Return (seconds, share of each name in them) since the last drain."""
-        self._switch()
+        now = perf_counter()
+        self.seconds[self._open[-1]] += now - self._since
+        self._since = now
         total = max(self._since - self._began, 1e-9)
         spent = {name: seconds - self._drained.get(name, 0.0) for name, seconds in self.seconds.items()}
         self._drained, self._began = self.seconds.copy(), self._since
