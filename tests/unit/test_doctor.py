@@ -236,6 +236,15 @@ def test_a_run_that_is_there(folder: Folder) -> None:
     assert "The last 1 steps of rank 1 took 3.0 ms each (env 67 %, learn 30 %)." in found.text
 
 
+def test_a_run_of_which_a_part_is_still_there(folder: Folder) -> None:
+    """Whoever waits in an exchange may take half a minute to be ended."""
+    found = folder.rank(0, at=time.time(), exchange=WAITING).rank(1, at=NOW).told()
+    assert found.state == "died"
+    assert "Rank 1 vanished first" in found.text
+    assert "Still there: rank 0, until" in found.text
+    assert not found.go_on, "two of them would write into one folder"
+
+
 def test_on_its_own_machine_a_process_is_looked_up(folder: Folder) -> None:
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     folder.rank(0, at=NOW)
@@ -316,9 +325,9 @@ def test_ranks_that_cannot_meet_are_told_in_time(monkeypatch: pytest.MonkeyPatch
 
 def test_environments_are_stepped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "_STEPPING", 0.05)
-    for env_id, backend, needs in parts.ENVS:
+    for env_id, backend, count, needs in parts.ENVS:
         if needs != "ale_py":  # which takes seconds to begin
-            (line,) = parts._env(env_id, backend)
+            (line,) = parts._env(env_id, backend, count)
             assert (line.state, " env steps/s" in line.told) == ("ok", True)
 
 
@@ -329,6 +338,21 @@ def test_what_is_missing_is_named_with_how_to_get_it(monkeypatch: pytest.MonkeyP
     assert "pip install 'lockstep[atari,wandb" in line.remedy
     monkeypatch.setattr(machine, "cpp_compiler", lambda: None)
     assert parts._compiler()[0].state == "warning"
+
+
+def test_without_torch_the_rest_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        if name == "torch":
+            raise parts.PackageNotFoundError(name)
+        return "1.0"
+
+    find = parts.find_spec
+    monkeypatch.setattr(parts, "version", missing)
+    monkeypatch.setattr(parts, "find_spec", lambda name: None if name == "torch" else find(name))
+    monkeypatch.setattr(parts, "_FILE", 2 << 20)
+    lines = list(parts.checks(tmp_path))
+    assert (lines[0].state, lines[0].remedy) == ("bad", "pip install torch")
+    assert [line.name for line in lines[-3:]] == ["disk", "compiler", "extras"]
 
 
 def test_memory_is_that_of_the_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,8 +44,10 @@ def command(rest: list[str]) -> int:
 
 def tell(run: Path) -> int:
     """Print what happened to a run."""
+    gather(run)  # refused before torch is imported, if it is no run
+    kept = stored(run)
     evidence = gather(run)
-    found = verdict(evidence, stored(run))
+    found = verdict(evidence, kept)
     width = min(_WIDTH, shutil.get_terminal_size().columns)
     print(textwrap.fill(found.text, width, break_long_words=False, break_on_hyphens=False))
     if found.go_on:

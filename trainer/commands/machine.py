@@ -33,12 +33,12 @@ EXTRAS = {
 }
 """Extra of the distribution -> modules that it brings."""
 ENVS = (
-    ("CartPole-v1", "native", None),
-    ("MinAtar/Breakout-v1", "minatar", "minatar"),
-    ("ALE/Pong-v5", "ale", "ale_py"),
+    ("CartPole-v1", "native", 64, None),
+    ("MinAtar/Breakout-v1", "minatar", 64, "minatar"),
+    ("ALE/Pong-v5", "ale", 8, "ale_py"),  # which take their time to begin
 )
-"""Environment, backend, the module that it needs."""
-_ENVS, _STEPPING = 64, 1.0  # environments of each kind; s
+"""Environment, backend, how many, the module that it needs."""
+_STEPPING = 1.0  # s
 _FILE, _SYNCS = 64 << 20, 10  # bytes written for the disk's speed; small files for its latency
 _MEETING = 25.0  # s
 _LEAST_MEMORY, _LEAST_DISK, _LEAST_SHM = 2e9, 2e9, 256e6  # bytes
@@ -70,9 +70,9 @@ def checks(folder: Path) -> Iterator[Check]:
     if torch:
         yield from _guarded("devices", _devices)
         yield from _guarded("two ranks", _ranks)
-        for env_id, backend, needs in ENVS:
+        for env_id, backend, count, needs in ENVS:
             if needs is None or find_spec(needs) is not None:
-                yield from _guarded(env_id, partial(_env, env_id, backend), optional=needs is not None)
+                yield from _guarded(env_id, partial(_env, env_id, backend, count), optional=needs is not None)
 
 
 def _guarded(name: str, check: Callable[[], list[Check]], *, optional: bool = False) -> list[Check]:
@@ -250,17 +250,17 @@ _MEETING_REMEDIES = {
 }
 
 
-def _env(env_id: str, backend: str) -> list[Check]:
+def _env(env_id: str, backend: str, count: int) -> list[Check]:
     """Step environments at random for a second."""
     import torch
 
     from trainer.envs import make_backend
 
-    envs = make_backend(backend, env_id, _ENVS, list(range(_ENVS)))
+    envs = make_backend(backend, env_id, count, list(range(count)))
     try:
         envs.reset()
         generator = torch.Generator().manual_seed(0)
-        actions = [torch.randint(envs.num_actions, (_ENVS,), generator=generator) for _ in range(16)]
+        actions = [torch.randint(envs.num_actions, (count,), generator=generator) for _ in range(16)]
         steps, began = 0, time.perf_counter()
         while (passed := time.perf_counter() - began) < _STEPPING:
             envs.send(actions[steps % 16])
@@ -269,5 +269,5 @@ def _env(env_id: str, backend: str) -> list[Check]:
     finally:
         envs.close()
     return [
-        Check(env_id, "ok", f"{steps * _ENVS / passed:,.0f} env steps/s, {_ENVS} at a time, one process, no learning")
+        Check(env_id, "ok", f"{steps * count / passed:,.0f} env steps/s, {count} at a time, one process, no learning")
     ]

@@ -64,8 +64,10 @@ def verdict(evidence: Evidence, stored: Stored) -> Verdict:
     lines = [_opening(evidence, cause), _first(evidence, cause), _memory(evidence, cause), _others(evidence, cause)]
     lines += [_pace(cause.box), _advice(cause), _kept(evidence, stored)]
     if running:
-        lines.append(f"{_ranks([box.rank for box in running])} still run, and will end by themselves or be ended.")
-    return Verdict("died", " ".join(line for line in lines if line), go_on if stored.step is not None else "")
+        there = _ranks([box.rank for box in running])
+        lines.append(f"Still there: {there}, until their launcher ends them.")
+    text = " ".join(line for line in lines if line)
+    return Verdict("died", text, go_on if stored.step is not None and not running else "")
 
 
 def _over(evidence: Evidence, state: str, stored: Stored, go_on: str) -> Verdict:
