@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import json
-import mmap
 import os
 import re
 import shutil
@@ -29,10 +28,10 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from trainer.runtime import machine
-from trainer.runtime.spans import NAMES, Exchange, Spans
+from trainer.runtime import machine, page
+from trainer.runtime.spans import Exchange, Spans
 
 FOLDER = "blackbox"
 EVERY = 1.0
@@ -92,41 +91,6 @@ class _Reserved:
         self._size = len(text)
 
 
-class _Near(NamedTuple):
-    """Another rank of this machine."""
-
-    pid: int
-    began: str | None
-    page: memoryview[float] | None  # of its spans
-
-    def is_gone(self) -> bool:
-        return machine.began(self.pid) != self.began
-
-    def last(self) -> dict[str, Any]:
-        """Return what it did last, to the step."""
-        return {} if self.page is None else {"step": int(self.page[0]), "phase": NAMES[int(self.page[1])]}
-
-
-def _memory_without_a_name() -> int:
-    try:
-        handle = os.memfd_create("lockstep-page", os.MFD_CLOEXEC)
-        os.ftruncate(handle, mmap.PAGESIZE)
-    except (OSError, AttributeError):  # not Linux
-        return -1
-    return handle
-
-
-def _map_of(pid: int, page: int) -> memoryview[float] | None:
-    """Return the page of another process, for reading."""
-    with contextlib.suppress(OSError, ValueError):
-        handle = os.open(f"/proc/{pid}/fd/{page}", os.O_RDONLY)
-        try:
-            return memoryview(mmap.mmap(handle, mmap.PAGESIZE, prot=mmap.PROT_READ)).cast("d")
-        finally:
-            os.close(handle)
-    return None
-
-
 class Box:
     """The black box of one rank in one life of its run.
 
@@ -138,8 +102,8 @@ class Box:
         self.folder = run / FOLDER / f"life-{life:04d}"
         self._spans: Spans | None = None
         self._asked: Callable[[], str | None] = lambda: None
-        self._near: dict[int, _Near] = {}  # other ranks of this machine
-        self.page = _memory_without_a_name()  # its number in this process; -1: none
+        self._near: dict[int, page.Neighbour] = {}  # other ranks of this machine
+        self.page = page.memory_without_a_name()  # its number in this process; -1: none
         self._phase: str | None = None  # where an exception came from
         self._free: machine.Memory | None = None
         self._looks, self._open = 0, False
@@ -177,12 +141,12 @@ class Box:
 
         places, pages: (machine, parent, process) and `page` of every rank.
         """
-        if self.page >= 0:
-            spans.page = memoryview(mmap.mmap(self.page, mmap.PAGESIZE)).cast("d")
+        with contextlib.suppress(OSError, ValueError):
+            spans.page = page.write_into(self.page)
         here = places[self.rank][:2]
-        for rank, (place, page) in enumerate(zip(places, pages, strict=True)):
+        for rank, (place, number) in enumerate(zip(places, pages, strict=True)):
             if place[:2] == here and rank != self.rank:
-                self._near[rank] = _Near(place[2], machine.began(place[2]), _map_of(place[2], page))
+                self._near[rank] = page.meet(place[2], number)
         self._spans, self._asked = spans, asked
 
     def close(self, kind: str, cause: str, error: BaseException | None = None) -> None:
