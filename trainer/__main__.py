@@ -20,11 +20,12 @@ USAGE = """usage: lockstep COMMAND ...
   export RUN --format F                      weights as safetensors, torchscript or onnx
   demos RUN --episodes N                     episodes of a trained agent, for others to learn from
   presets [PRESET]                           list the presets, or show one
+  doctor [RUN]                               what happened to a run; without RUN, whether this machine can train
   launch WHERE ... -- PRESET ...             on this machine, as a SLURM job, as a sweep: lockstep launch
 
 Without torchrun, `train` starts one rank per GPU of this machine by itself (--ranks N: that many processes)."""
 
-COMMANDS = ("train", "check", "plan", "tune", "evaluate", "export", "demos", "presets", "launch")
+COMMANDS = ("train", "check", "plan", "tune", "evaluate", "export", "demos", "presets", "doctor", "launch")
 EXIT_BAD_INPUT = 2
 
 
@@ -73,6 +74,10 @@ def _run(name: str, rest: list[str]) -> int:
         from trainer.commands.export import command as export
 
         return export(rest)
+    if name == "doctor":
+        from trainer.commands.doctor import command as doctor
+
+        return doctor(rest)
     if name == "demos":
         from trainer.commands.demos import command as demos
 

@@ -52,6 +52,8 @@ class Clock(Protocol):
 
     def standing(self) -> tuple[tuple[str, ...], float]: ...
 
+    def mark(self, step: int) -> None: ...
+
 
 class StopFlag(Protocol):
     """A request to stop, by signal or by file."""
@@ -119,6 +121,7 @@ class Run:
     def advance(self, step: int, timestep: Timestep) -> Timestep:
         """Note where the run stands."""
         self.step, self.timestep = step, timestep
+        self.spans.mark(step)
         return timestep
 
     def poll(self) -> bool:

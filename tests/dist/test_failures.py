@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from launching import QUIET, Program, checkpoints, started
 
+from trainer.doctor.boxes import gather
+from trainer.doctor.verdict import Stored, verdict
+
 SOON = 30.0  # s between the fault and the end of everything
 
 
@@ -40,6 +43,14 @@ def fails(env: str, tmp_path: Path, launcher: str, *more: str, fault: str = "") 
     return program
 
 
+def doctor(tmp_path: Path) -> str:
+    """What `lockstep doctor` says, from what the ranks left behind."""
+    found = verdict(gather(tmp_path / "run"), Stored())
+    assert found.state == "died"
+    assert "There is no checkpoint to go on from" in found.text
+    return found.text
+
+
 def last_word(program: Program, launcher: str) -> str:
     """What stands at the end: our last line, or torchrun's report of the root cause."""
     if launcher == "spawn":
@@ -56,6 +67,10 @@ def test_exception_in_an_environment(launcher: str, tmp_path: Path) -> None:
     assert "the environment failed in step" in word, program.output
     assert "RuntimeError: the walls came down" in program.output, "the traceback"
     assert "the walls came down" in word, program.output
+    told = doctor(tmp_path)
+    assert "Rank 1 failed first, in stepping its environments: " in told
+    assert "the walls came down" in told
+    assert "Meanwhile rank 0 was in " in told
 
 
 @pytest.mark.parametrize("launcher", ["spawn", "torchrun"])
@@ -67,6 +82,7 @@ def test_non_finite_loss_on_one_rank(launcher: str, tmp_path: Path) -> None:
     before, told, _ = program.output.partition("lockstep: non-finite loss on rank 1")
     assert told, program.output
     assert "Traceback" not in before, "one clear message, not one traceback a rank"
+    assert "All ranks found the same and stopped together: non-finite loss on rank 1" in doctor(tmp_path)
     assert program.output.count(told) == (2 if launcher == "spawn" else 1), "by rank 0, and by the launcher at the end"
 
 
@@ -76,6 +92,10 @@ def test_a_killed_rank(launcher: str, tmp_path: Path) -> None:
     word = last_word(program, launcher)
     assert "rank 1 failed first" in word if launcher == "spawn" else "rank : 1 " in word, program.output
     assert "Signal 9 (SIGKILL)" in word, program.output
+    told = doctor(tmp_path)
+    assert "Rank 1 vanished first, in stepping its environments, without a word" in told
+    assert "Meanwhile rank 0 was in " in told
+    assert " with the other ranks" in told
 
 
 @pytest.mark.parametrize("launcher", ["spawn", "torchrun"])
@@ -84,6 +104,7 @@ def test_silent_divergence(launcher: str, tmp_path: Path) -> None:
     word = last_word(program, launcher)
     assert "replicas differ at step" in word, program.output
     assert "rank 1 differs from rank 0 in torso.layers.0.weight (1 of " in word, program.output
+    assert "All ranks found the same and stopped together: replicas differ at step" in doctor(tmp_path)
 
 
 def test_a_crash_in_an_environment_worker(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def test_all_ranks_stop_save_once_and_leave_in_peace(launcher: str, name: str, t
     hint = f"resume with: lockstep train --resume {run_dir}"
     assert any(line.strip() == hint for line in program.lines[-2:]), program.output
     assert "Traceback" not in program.output
+    assert not (run_dir / "blackbox").exists(), "nothing went wrong"
 
 
 def test_torchrun_hands_its_own_sigterm_to_the_ranks(tmp_path: Path) -> None:

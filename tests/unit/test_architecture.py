@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipped": set(),
     "evaluate": {"types"},
     "export": {"types"},
+    "doctor": {"runtime"},
     "run": {"types", "config", "layout", "learner", "skipped", "evaluate"},
     "train": {"run"},
     "build": {"*"},
@@ -52,7 +53,7 @@ IMPORTED_BY_NOBODY_BUT = {"build": {"commands"}, "commands": {"__main__"}, "__ma
 
 # parts that come up without torch, so that a typo or --help is answered at once
 NO_TORCH = ("config", "schedules", "presets", "cli", "validate", "layout", "atari_scores")
-NO_TORCH += ("combinations", "combinations_sync", "compilable")
+NO_TORCH += ("doctor.verdict", "commands.doctor", "combinations", "combinations_sync", "compilable")
 DISTRIBUTED = {"runtime", "sync", "checkpoint"}
 ENVIRONMENT = {"runtime"}
 

@@ -15,7 +15,8 @@ from trainer.layout import Layout
 from trainer.replay import Frames, HeadMask, PrioritizedSampler, ReplayMemory, Ring, SumTree, UniformSampler
 from trainer.runtime import seeding
 from trainer.runtime.launched import Launch
-from trainer.runtime.memory import free_bytes, human
+from trainer.runtime.machine import human
+from trainer.runtime.memory import free_bytes
 from trainer.types import Replay
 
 

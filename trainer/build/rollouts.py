@@ -12,7 +12,8 @@ from trainer.layout import Layout
 from trainer.replay import RolloutMemory
 from trainer.runtime import seeding
 from trainer.runtime.launched import Launch
-from trainer.runtime.memory import free_bytes, human
+from trainer.runtime.machine import human
+from trainer.runtime.memory import free_bytes
 from trainer.types import Given
 
 

@@ -12,7 +12,8 @@ from trainer.layout import Layout
 from trainer.replay import Frames, Ring, SequenceBook, SequenceMemory
 from trainer.runtime import seeding
 from trainer.runtime.launched import Launch
-from trainer.runtime.memory import free_bytes, human
+from trainer.runtime.machine import human
+from trainer.runtime.memory import free_bytes
 
 
 def build_sequences(

@@ -15,14 +15,19 @@ from trainer.runtime.failure import EXIT_FAILED, LAST_WORDS, condense, lost_peer
 from trainer.runtime.ranks import Ranks
 
 
-def fail(error: BaseException, ranks: Ranks) -> int:
-    """Tell the first cause, make the peers end, and leave without waiting for any of them."""
+def fail(error: BaseException, ranks: Ranks, hint: str = "") -> int:
+    """Tell the first cause, make the peers end, and leave without waiting for any of them.
+
+    hint: where one can read more.
+    """
     told = f"{type(error).__name__}: {error}" if not isinstance(error, AgreedError) else str(error)
     cause = condense(told)
     if lost_peer(error):
         time.sleep(LAST_WORDS)  # the launcher blames the rank that it sees end first
     first = ranks.watch.report(cause)
     mine = first == f"rank {ranks.rank}: {cause}"
+    kind = "agreed" if isinstance(error, AgreedError) else "failed" if mine and not lost_peer(error) else "peer"
+    ranks.watch.last_words(kind, cause if mine or kind == "agreed" else first, error)
     if isinstance(error, AgreedError):
         if ranks.rank == 0:
             tell(cause)
@@ -31,6 +36,8 @@ def fail(error: BaseException, ranks: Ranks) -> int:
         tell(f"rank {ranks.rank} failed: {cause}")
     else:
         tell(f"rank {ranks.rank} stops, because of {first}")
+    if hint and ranks.rank == 0:
+        tell(hint)
     if (mine or isinstance(error, AgreedError)) and isinstance(error, Exception):
         tell_launcher(error)
     sys.stdout.flush()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,14 @@ from trainer.config import Config, ConfigError
 from trainer.envs import EnvSpec
 from trainer.layout import Layout, scaled
 from trainer.run import Run
+from trainer.runtime.blackbox import Box, next_life
 from trainer.runtime.faults import Faults
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import Ranks, choose_device, process_group
 from trainer.runtime.roll_call import code_version
+from trainer.runtime.spans import Spans
 from trainer.runtime.spawn import spawn
-from trainer.runtime.watch import Watch, whereabouts
+from trainer.runtime.watch import Place, Watch, whereabouts
 from trainer.train import train
 from trainer.validate import validate
 
@@ -91,18 +95,23 @@ def _as_rank(request: Request, launch: Launch) -> int:
                 raise ValueError(f"--resume {request.resume}: it holds no checkpoint; start a new run")
     device = choose_device(stated.runtime.device, launch)
     run_dir: Path | None = None
-    with process_group(device, launch, stated.runtime.timeout, _facts(stated, spec)) as ranks:
+    facts = _facts(stated, spec)
+    with process_group(device, launch, stated.runtime.timeout, facts) as ranks:
         try:
-            run_dir, found = ranks.gather((request.resume or _folder(stated), found))[0]
-            score = _train(stated, layout, spec, ranks, launch, run_dir, found)
+            run_dir = request.resume or _folder(stated)
+            run_dir, found, life = ranks.gather((run_dir, found, next_life(run_dir) if launch.rank == 0 else 0))[0]
+            box = Box(run_dir, life, launch.rank, ranks.watch, _about(stated, layout, ranks, facts))
+            ranks.watch.last_words = box.close
+            score = _train(stated, layout, spec, ranks, launch, run_dir, found, box)
         except BaseException as error:  # KeyboardInterrupt included: the peers must end as well
             if ranks.rank == 0 and run_dir is not None:
                 _mark_failed(run_dir, error)
-            return fail(error, ranks)
+            return fail(error, ranks, "" if run_dir is None else f"what each rank did last: lockstep doctor {run_dir}")
     if ranks.rank == 0 and score is not None:
         from trainer.commands.results import leave_results
 
         leave_results(stated, run_dir, score)
+    box.discard()
     return 0
 
 
@@ -113,6 +122,20 @@ def _facts(stated: Config, spec: EnvSpec) -> dict[str, Any]:
     return config | shapes | code_version()
 
 
+def _about(stated: Config, layout: Layout, ranks: Ranks, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return what a rank's black box tells of its run."""
+    config = json.dumps(stated.to_dict(), sort_keys=True)
+    return {
+        "rank": ranks.rank,
+        "ranks": ranks.world_size,
+        "device": str(ranks.device),
+        "config": hashlib.sha256(config.encode()).hexdigest()[:12],
+        "code": facts["code"],
+        "versions": {"torch": facts["torch"], "numpy": version("numpy"), "gymnasium": version("gymnasium")},
+        "envs": layout.config.env.num_envs,
+    }
+
+
 def _train(
     stated: Config,
     layout: Layout,
@@ -121,6 +144,7 @@ def _train(
     launch: Launch,
     run_dir: Path,
     found: checkpoint.Manifest | None,
+    box: Box,
 ) -> dict[str, Any] | None:
     """Train to the end and evaluate; return the results, or None if a signal ended the run before."""
     run = build_run(layout.config, layout, spec, ranks, run_dir, launch)
@@ -133,8 +157,12 @@ def _train(
         say(f"resumed at {layout.env_steps(run.step):,} env steps from {found.folder}")
     if ranks.rank == 0:
         write_json(run_dir / "config.json", stated.to_dict())
+    met: list[tuple[Place, int]] = ranks.gather((whereabouts(), box.page))
+    places, pages = [place for place, _ in met], [page for _, page in met]
+    assert isinstance(run.spans, Spans)
+    box.follow(run.spans, lambda: run.stop.signal, places, pages)
     try:
-        with _watch(run, ranks):
+        with _watch(run, ranks, places):
             return _to_the_end(run, run_dir)
     finally:
         run.logger.close()
@@ -168,11 +196,11 @@ def _to_the_end(run: Run, run_dir: Path) -> dict[str, Any] | None:
     return results
 
 
-def _watch(run: Run, ranks: Ranks) -> Watch:
-    """Return what ends this rank, or the next one, if it no longer gets on. A collective."""
+def _watch(run: Run, ranks: Ranks, places: list[Place]) -> Watch:
+    """Return what ends this rank, or the next one, if it no longer gets on."""
     runtime = run.config.runtime
     longer = {"save": runtime.save_timeout}
-    return Watch(ranks.watch, run.spans, lambda: run.step, ranks.gather(whereabouts()), runtime.timeout, longer)
+    return Watch(ranks.watch, run.spans, lambda: run.step, places, runtime.timeout, longer)
 
 
 def _status(run: Run, run_dir: Path, state: str) -> None:

@@ -10,11 +10,14 @@ import contextlib
 import os
 import sys
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+from trainer.runtime.spans import Exchange
 
 _POLL = 1.0  # s
 _GRACE = 2.0  # s in which a rank that noticed by itself may tell more than the thread would
@@ -24,7 +27,13 @@ EXIT_FAILED = 1
 LAST_WORDS = 1.5  # s that a rank leaves to the peer it lost, and to the launcher, to say what happened first
 _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 _telling_launcher = threading.Lock()
+LastWords = Callable[[str, str, BaseException | None], None]
+"""(kind of end, cause, what was raised): told once a process knows that it ends, in any thread."""
 _PEER_WORDS = ("gloo", "NCCL", "losed by peer", "did not come to an exchange")
+
+
+def _nothing(kind: str, cause: str, error: BaseException | None) -> None:
+    """Say nothing."""
 
 
 class FailureWatch:
@@ -33,6 +42,8 @@ class FailureWatch:
     def __init__(self, store: Any, rank: int, has_peers: bool) -> None:
         self.store, self.rank, self.has_peers = store, rank, has_peers
         self.waiting = 0  # whether this rank is in an exchange of flags or objects, where it depends on others
+        self.meeting: Exchange | None = None  # which one that is
+        self.last_words: LastWords = _nothing  # what a process does before it leaves
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look, name="failure-watch", daemon=True)
 
@@ -72,6 +83,7 @@ class FailureWatch:
             except Exception:
                 return  # no launcher, no store: the launcher's death ends the ranks by signal
             if cause and not self._stop.wait(_GRACE):
+                self.last_words("peer", cause, None)
                 if not cause.startswith(f"rank {self.rank}:"):
                     print(f"lockstep: rank {self.rank} stops, because of {cause}", file=sys.stderr, flush=True)
                 os._exit(EXIT_FAILED)

@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.runtime.spans import Spans
+from trainer.runtime.spans import NAMES, Spans
 
-SPANS = ("act", "env", "learn", "sync", "replay", "poll", "eval", "save")
+SPANS = NAMES[1:]
 POINTS = ("start", *SPANS, *(f"{name}_end" for name in SPANS), "loss", "grad", "write")
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "segv": signal.SIGSEGV}
 SIGNALS |= {"term": signal.SIGTERM, "usr2": signal.SIGUSR2, "int": signal.SIGINT}

@@ -7,6 +7,7 @@ always over gloo, so that control traffic works while a GPU is busy.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class Ranks:
         patient: wait for hours, not for `runtime.timeout`; a rank that fails meanwhile still ends all of them.
         """
         values: list[Any] = [None] * self.world_size
-        with self._waiting():
+        with self._waiting("gather of objects"):
             dist.all_gather_object(values, value, group=self.patient if patient else None)
         return values
 
@@ -60,15 +61,17 @@ class Ranks:
     def any(self, *flags: bool) -> list[bool]:
         """Return for each flag whether it is set on any rank. A collective."""
         votes = torch.tensor(flags, dtype=torch.uint8)
-        with self._waiting():
+        with self._waiting("vote"):
             dist.all_reduce(votes, op=dist.ReduceOp.MAX)
         return [bool(vote) for vote in votes.tolist()]
 
     @contextmanager
-    def _waiting(self) -> Iterator[None]:
+    def _waiting(self, kind: str) -> Iterator[None]:
         self.watch.waiting += 1
+        self.watch.meeting = (kind, 0, time.perf_counter())
         try:
             yield
+            self.watch.meeting = None  # after an exception it stays known
         finally:
             self.watch.waiting -= 1
 

@@ -163,6 +163,7 @@ class Watch:
         culprit: a process that is ended as well, as soon as the launcher has been told why.
         """
         error = HungError(cause)
+        self.failure.last_words("watch", cause, None)
         if culprit is not None:
             with contextlib.suppress(Exception):
                 tell_launcher(error)

@@ -41,7 +41,7 @@ class Wire:
     def mean_(self, values: Tensor) -> Tensor:
         """Replace `values` by their mean over the ranks."""
         if self.world_size > 1:  # alone, gloo's own hand-over would cost 10% of an update
-            with self.spans("sync"):
+            with self.spans.exchanging("all-reduce", values.nbytes):
                 if self.shared is not None and self.shared.fits(values):
                     self.note_sum(values.nbytes)
                     self.shared.sum_(values)
@@ -53,6 +53,7 @@ class Wire:
     def start_sum(self, values: Tensor) -> Pending:
         """Begin to replace `values` by their sum over the ranks; they may be touched again behind `wait`."""
         self.note_sum(values.nbytes)
+        self.spans.exchanging("all-reduce", values.nbytes)  # a span opens only where it is waited for
         work: Pending = dist.all_reduce(values, group=self.group, async_op=True)
         return work
 
@@ -60,7 +61,7 @@ class Wire:
         """Replace `values` of rank `root` by their mean over the ranks; everyone else's are spent."""
         if self.world_size > 1:
             self._count(values.nbytes)
-            with self.spans("sync"):
+            with self.spans.exchanging("reduce", values.nbytes):
                 dist.reduce(values, group=self.group, group_dst=root)
                 values.div_(self.world_size)
 
@@ -68,20 +69,20 @@ class Wire:
         """Replace `values` by those of rank `root` of the group."""
         if self.world_size > 1:
             self._count(values.nbytes)
-            with self.spans("sync"):
+            with self.spans.exchanging("broadcast", values.nbytes):
                 dist.broadcast(values, group=self.group, group_src=root)
         return values
 
     def send(self, values: Tensor, to: int) -> None:
         """Hand `values` to rank `to` of the group, which waits for them with `receive_`."""
         self.sent += values.nbytes
-        with self.spans("sync"):
+        with self.spans.exchanging(f"send to rank {to}", values.nbytes):
             dist.send(self._passable(values), group=self.group, group_dst=to)
 
     def receive_(self, values: Tensor, source: int) -> Tensor:
         """Replace `values` by what rank `source` of the group sends."""
         take = self._passable(values)
-        with self.spans("sync"):
+        with self.spans.exchanging(f"receive from rank {source}", values.nbytes):
             dist.recv(take, group=self.group, group_src=source)
         return values.copy_(take)  # onto itself: nothing
 
@@ -90,7 +91,7 @@ class Wire:
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
-        with self.spans("sync"):
+        with self.spans.exchanging("gather of objects", 0):
             dist.all_gather_object(values, value, group=self.group)
         return values
 
@@ -99,7 +100,7 @@ class Wire:
         if self.world_size == 1:
             return values[None]
         self._count(self.world_size * values.nbytes)
-        with self.spans("sync"):
+        with self.spans.exchanging("gather", values.nbytes):
             if self.shared is not None and self.shared.notes(values):
                 return self.shared.gather(values)
             everyone = [torch.empty_like(values) for _ in range(self.world_size)]
@@ -110,7 +111,7 @@ class Wire:
         """Hand `values` to rank `ahead` of the group while `received` is filled by rank `behind`; return `received`."""
         self.sent += values.nbytes
         give, take = self._passable(values), self._passable(received)
-        with self.spans("sync"):
+        with self.spans.exchanging("exchange with neighbours", values.nbytes):
             send = dist.P2POp(dist.isend, give, group=self.group, group_peer=ahead)
             receive = dist.P2POp(dist.irecv, take, group=self.group, group_peer=behind)
             for work in dist.batch_isend_irecv([send, receive]):
@@ -123,7 +124,7 @@ class Wire:
             return values
         received = torch.empty_like(values)
         self._count(values.nbytes)
-        with self.spans("sync"):
+        with self.spans.exchanging("all-to-all", values.nbytes):
             dist.all_to_all_single(received, values, group=self.group)
         return received
 
@@ -140,7 +141,7 @@ class Wire:
             return
         mine = self._part(values)
         self._count(values.nbytes)
-        with self.spans("sync"):
+        with self.spans.exchanging("reduce-scatter", values.nbytes):
             _call("reduce_scatter_single", "reduce_scatter_tensor")(mine, values, group=self.group)
             mine.div_(self.world_size)
 
@@ -148,7 +149,7 @@ class Wire:
         """Replace every equal part of `values` by that of the rank which owns it."""
         if self.world_size > 1:
             self._count(values.nbytes)
-            with self.spans("sync"):
+            with self.spans.exchanging("all-gather", values.nbytes):
                 if self.shared is not None and self.shared.fits(values):
                     self.shared.join_(values)
                 else:
