@@ -49,7 +49,7 @@ def small(config: Config) -> Config:
         env = replace(env, id="MinAtar/Breakout-v0", sticky=None, noop_max=0, fire_reset=False, life_loss=False)
     replay = replace(
         config.replay,
-        **{"capacity": 800, "batch_size": 4 * tasks or 16, "learning_starts": 100, "update_every": 16, "burst": 1},
+        **{"capacity": 800, "batch_size": 4 * tasks or 16, "learning_starts": 160, "update_every": 16, "burst": 1},
         **{"length": 8, "burn_in": min(config.replay.burn_in, 4), "stride": 4, "rollout": 8},
     )
     net, loss = config.net, config.loss
