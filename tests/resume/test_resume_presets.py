@@ -40,11 +40,15 @@ STRATEGIES: dict[str, tuple[str, ...]] = {
 DEBUG = ("--shards", "4", "--total_env_steps", "640", "--replay.learning_starts", "100", "--log.every", "100")
 
 
+INSTEAD = {"LunarLander-v3": "Acrobot-v1", "trainer.envs.partial:CartPoleNoVelocity-v1": "CartPole-v1"}
+"""What stands in for environments that cannot be saved, whose runs begin new episodes; MinAtar, for Atari's."""
+
+
 def small(config: Config) -> Config:
-    """Return a preset with all its parts, at the size of `debug`. Emulators cannot be saved: MinAtar stands in."""
+    """Return a preset with all its parts, at the size of `debug`."""
     tasks = len(config.env.tasks)
     envs = 4 * tasks or 8
-    env = replace(config.env, num_envs=envs)
+    env = replace(config.env, num_envs=envs, id=INSTEAD.get(config.env.id, config.env.id))
     if env.id.startswith("ALE/"):
         env = replace(env, id="MinAtar/Breakout-v0", sticky=None, noop_max=0, fire_reset=False, life_loss=False)
     replay = replace(
