@@ -25,7 +25,7 @@ def test_shared_memory_stands_for_gloo(ranks: int, tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="not Linux")
 def test_a_rank_that_dies_is_not_waited_for() -> None:
     peer = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    memory = SharedMemory(mmap.mmap(-1, 1 << 16), 0, 2, 64, 30.0, {1: os.pidfd_open(peer.pid)})
+    memory = SharedMemory(mmap.mmap(-1, 2 * (64 + 2 * shared_ranks.SMALL) + 3 * 64), 0, 2, 64, 30.0, {1: os.pidfd_open(peer.pid)})
     peer.kill()  # and nobody has asked yet how it ended: a zombie counts as dead
     began = time.monotonic()
     with pytest.raises(RuntimeError, match="rank 1 did not come to an exchange: its process has ended"):

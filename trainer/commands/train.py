@@ -15,13 +15,14 @@ import torch
 
 from trainer import checkpoint
 from trainer.build import build_run, check_device, check_environment, check_memory, check_nodes, inspect_env
+from trainer.checkpoint.errors import one_line
 from trainer.cli import Request, flatten
 from trainer.combinations_sync import replicas
-from trainer.commands.common import fail, tell, write_json
+from trainer.commands.common import fail, leave_json, tell, write_json
 from trainer.config import Config, ConfigError
 from trainer.envs import EnvSpec
 from trainer.layout import Layout, scaled
-from trainer.run import Run
+from trainer.run import AgreedError, Run
 from trainer.runtime.faults import Faults
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import Ranks, choose_device, process_group
@@ -128,17 +129,32 @@ def _train(
     say(check_memory(layout.config, layout, spec, ranks.device, launch))
     say(f"{layout.world_size} rank(s) on {ranks.device.type}, {layout.shards} shard(s); run folder: {run_dir}")
     if found is not None:
-        loaded = checkpoint.load(found, layout.owned)
-        run.load(loaded.replicated, loaded.shards)
+        _load(run, found, ranks)
         say(f"resumed at {layout.env_steps(run.step):,} env steps from {found.folder}")
-    if ranks.rank == 0:
-        write_json(run_dir / "config.json", stated.to_dict())
+    if ranks.rank == 0:  # without it nobody can go on with the run, so the first one has to be written
+        keep = leave_json if (run_dir / "config.json").exists() else write_json
+        keep(run_dir / "config.json", stated.to_dict())
     try:
         with _watch(run, ranks):
             return _to_the_end(run, run_dir)
     finally:
         run.logger.close()
         run.envs.close()
+
+
+def _load(run: Run, found: checkpoint.Manifest, ranks: Ranks) -> None:
+    """Go on where a checkpoint stands. A collective; AgreedError, on every rank, if what it holds does not fit."""
+    problem: Exception | None = None
+    try:
+        loaded = checkpoint.load(found, run.layout.owned)
+        run.load(loaded.replicated, loaded.shards)
+    except Exception as error:  # its hashes are right, but they say nothing of names, types and shapes
+        problem = error
+    told = ranks.gather(None if problem is None else one_line(problem)[:300])
+    for rank, cause in enumerate(told):
+        if cause is not None:
+            remedy = "it was edited or is of another program; move it away to go on from the one before"
+            raise AgreedError(f"{found.folder}: cannot be gone on from (rank {rank}: {cause}): {remedy}") from problem
 
 
 def _to_the_end(run: Run, run_dir: Path) -> dict[str, Any] | None:
@@ -180,7 +196,7 @@ def _status(run: Run, run_dir: Path, state: str) -> None:
     if run.peers.rank == 0:
         env_steps = run.layout.env_steps(run.step)
         status = {"state": state, "env_steps": env_steps, "total_env_steps": run.config.total_env_steps}
-        write_json(run_dir / "status.json", status | {"signal": run.stopped_by})
+        leave_json(run_dir / "status.json", status | {"signal": run.stopped_by})
 
 
 def _mark_failed(run_dir: Path, error: BaseException) -> None:
