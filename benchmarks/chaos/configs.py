@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import gcd
 from pathlib import Path
 
@@ -24,7 +25,8 @@ def bad_config(folder: Path, draw: Draw) -> Outcome:
     (folder / "runs").mkdir()
     preset, *rest = line.split()
     where = [] if preset.startswith("-") else ["--log.dir", str(folder / "runs")]
-    ranks = ["--ranks", rest[rest.index("--shards") + 1]] if "--shards" in rest and "--ranks" not in rest else []
+    asked = dict(pairwise(rest))
+    ranks = ["--ranks", asked["--shards"]] if "--shards" in asked and "--ranks" not in asked else []
     with started(["train", preset, *where, *rest, *ranks], folder, launcher="alone", deadline=30) as program:
         program.wait().expect_nothing_left()
     told = program.output

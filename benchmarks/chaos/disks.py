@@ -49,18 +49,18 @@ CASES = (
 
 
 def faulty_disk(folder: Path, draw: Draw) -> Outcome:
-    """The run folder lies on a small file system; the run, or the one that goes on with it, ends as if nothing were."""
+    """The run folder is a small file system; the run, or the one that goes on with it, ends as if nothing had been."""
     reference = undisturbed(2, *OFTEN)
     what, how_long = CASES[draw.number % len(CASES)]
-    disk = folder / "disk"
+    run_dir = folder / "run"
     lasts = "for good" in how_long
     limit = "3" if lasts else "1000"
-    more = (*OFTEN, *PICTURES, "--checkpoint.failures", limit, "--log.dir", str(disk))
+    more = (*OFTEN, *PICTURES, "--checkpoint.failures", limit)
     env = {}
     if what == "I/O error":  # of many actions on the disk, one after the other
         first = draw.randrange(300, 800)
         env = faulty(folder, *(f"write:{draw.randrange(2)}:{first + 100 * i}:eio" for i in range(3 + 9 * lasts)))
-    with _small(disk) as run_dir:
+    with _small(run_dir):
         with supervised(folder, 2, *more, env=env, restarts=0) as program:
             wait_until(program, lambda: begun(run_dir) > 0, 90)
             at_the_end = how_long == "at the end"
@@ -75,7 +75,7 @@ def faulty_disk(folder: Path, draw: Draw) -> Outcome:
                     time.sleep(draw.uniform(1.0, 3.0))
             program.wait().expect_nothing_left()
         told = [line for line in program.lines if line.startswith("lockstep: saving the checkpoint")]
-        checks = {f"{name}": held for name, held in _whole(run_dir).items()}
+        checks = _whole(run_dir)
         if lasts:
             checks["it ended, saying why, or had trained already"] = (
                 "in a row could not be written" in program.output or (program.code == 0)
@@ -128,12 +128,12 @@ def _opens(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _small(folder: Path) -> Iterator[Path]:
-    """A file system of its own; the run folder on it."""
+def _small(folder: Path) -> Iterator[None]:
+    """A file system of its own."""
     folder.mkdir()
     _mount("-t", "tmpfs", "-o", f"size={SIZE}", "none", str(folder))
     try:
-        yield folder / "run"
+        yield
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
@@ -142,7 +142,7 @@ def _small(folder: Path) -> Iterator[Path]:
 def _broken(what: str, run_dir: Path) -> Iterator[None]:
     """Within it there is no room, or nothing may be written."""
     if what == "full":
-        ballast = run_dir.parent / "ballast"
+        ballast = run_dir / "ballast"
         with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while file.write(bytes(4096)):
                 pass

@@ -90,6 +90,7 @@ def _agent(folder: Path, name: str, port: int) -> contextlib.AbstractContextMana
     torchrun = (
         *("-m", "torch.distributed.run", "--nnodes", "1:2", "--nproc-per-node", "1", "--max-restarts", "3"),
         *("--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", "--rdzv-id", "chaos"),
+        *("--rdzv-conf", "last_call_timeout=3,keep_alive_interval=2,keep_alive_max_attempt=3"),
         *(f"--signals-to-handle={SIGNALS}", "-m", "trainer", "train"),
     )
     where = ("--log.dir", str(folder), "--log.name", "run", "--resume", "auto")

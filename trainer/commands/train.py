@@ -17,11 +17,11 @@ from trainer import checkpoint
 from trainer.build import build_run, check_device, check_environment, check_memory, check_nodes, inspect_env
 from trainer.checkpoint.errors import one_line
 from trainer.cli import Request, flatten
-from trainer.combinations_sync import replicas
+from trainer.commands.check import check
 from trainer.commands.common import fail, leave_json, tell, write_json
 from trainer.config import Config, ConfigError
 from trainer.envs import EnvSpec
-from trainer.layout import Layout, scaled
+from trainer.layout import Layout
 from trainer.run import AgreedError, Run
 from trainer.runtime.faults import Faults
 from trainer.runtime.launched import Launch
@@ -30,7 +30,6 @@ from trainer.runtime.roll_call import code_version
 from trainer.runtime.spawn import spawn
 from trainer.runtime.watch import Watch, whereabouts
 from trainer.train import train
-from trainer.validate import validate
 
 
 def command(request: Request, arguments: Sequence[str]) -> int:
@@ -49,14 +48,8 @@ def command(request: Request, arguments: Sequence[str]) -> int:
 
 def _check(request: Request, launch: Launch) -> tuple[Config, Layout, EnvSpec]:
     """Return the stated config, this rank's layout and the environment; ConfigError or ValueError if it cannot work."""
-    stated = request.config
-    if stated.shards is None:
-        stated = replace(stated, shards=replicas(stated, launch.world_size))
+    stated, config = check(request.config, launch.world_size)
     assert stated.shards is not None
-    if stated.shards < 1:
-        raise ConfigError("shards", stated.shards, "out of range", "use 1 or more")
-    config = scaled(stated, stated.shards)
-    validate(config, launch.world_size)
     device = choose_device(config.runtime.device, launch)
     check_device(config, device)
     check_nodes(config, launch)
