@@ -73,12 +73,11 @@ def _run(name: str, rest: list[str]) -> int:
 
         return demos(rest)
     from trainer.cli import parse_train
-    from trainer.commands.check import check, ranks_without_gpus
 
-    request, launch = parse_train(rest), Launch.read()  # before torch is imported: a typo is answered at once
-    ranks = launch.world_size if launch.by_torchrun else request.ranks or ranks_without_gpus(request.config)
-    if ranks is not None:
-        check(request.config, ranks)
+    from trainer.commands.check import check_early
+
+    request = parse_train(rest)  # before torch is imported: a mistake is answered at once
+    check_early(request, Launch.read())
     from trainer.commands.train import command as train
 
     return train(request, rest)

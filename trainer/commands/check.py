@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from trainer.cli import parse_train
+from trainer.cli import Request, parse_train
 from trainer.combinations_sync import replicas
 from trainer.config import Config, ConfigError
 from trainer.layout import scaled
+from trainer.runtime.launched import Launch
 from trainer.validate import validate
 
 _GPUS = (Path("/proc/driver/nvidia"), Path("/dev/kfd"), Path("/dev/dxg"))
@@ -35,6 +36,10 @@ def check(stated: Config, ranks: int) -> tuple[Config, Config]:
     return stated, config
 
 
-def ranks_without_gpus(config: Config) -> int | None:
-    """Return how many ranks a run has that does not say, on a machine without GPUs; None where torch has to count."""
-    return 1 if config.runtime.device == "cpu" or not any(path.exists() for path in _GPUS) else None
+def check_early(request: Request, launch: Launch) -> None:
+    """Raise ConfigError for what cannot work, as far as that can be said without torch, which has to count GPUs."""
+    ranks = launch.world_size if launch.by_torchrun else request.ranks
+    if ranks is None and (request.config.runtime.device == "cpu" or not any(path.exists() for path in _GPUS)):
+        ranks = 1
+    if ranks is not None:
+        check(request.config, ranks)
