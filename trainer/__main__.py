@@ -73,7 +73,6 @@ def _run(name: str, rest: list[str]) -> int:
 
         return demos(rest)
     from trainer.cli import parse_train
-
     from trainer.commands.check import check_early
 
     request = parse_train(rest)  # before torch is imported: a mistake is answered at once
