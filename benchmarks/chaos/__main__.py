@@ -87,7 +87,7 @@ def table_line(row: Row, found: dict[str, Any]) -> str:
     """Return a row of the table as Markdown."""
     figures = [f"{found['survived']} of {found['trials']}"]
     for name, values in found["measures"].items():
-        figures.append(f"{name}: median {values['median']:.1f}, p95 {values['p95']:.1f}")
+        figures.append(f"{name}: median {values['median']:.2f}, p95 {values['p95']:.2f}")
     return f"| {row.fault} | {row.expected} | {row.wanted} | {'; '.join(figures)} |"
 
 

@@ -26,7 +26,8 @@ def bad_config(folder: Path, draw: Draw) -> Outcome:
     preset, *rest = line.split()
     where = [] if preset.startswith("-") else ["--log.dir", str(folder / "runs")]
     asked = dict(pairwise(rest))
-    ranks = ["--ranks", asked["--shards"]] if "--shards" in asked and "--ranks" not in asked else []
+    shards = asked.get("--shards", "0")
+    ranks = ["--ranks", shards] if int(shards) > 0 and "--ranks" not in asked else []
     with started(["train", preset, *where, *rest, *ranks], folder, launcher="alone", deadline=30) as program:
         program.wait().expect_nothing_left()
     told = program.output

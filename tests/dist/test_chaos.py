@@ -37,4 +37,4 @@ def test_percentile() -> None:
 def test_a_line_of_the_table() -> None:
     row = Row("x", "a fault", "survives", "all", lambda folder, random: Outcome(), 2)
     found = {"survived": 2, "trials": 2, "measures": {"recovery s": {"median": 1.0, "p95": 2.0, "max": 2.0}}}
-    assert table_line(row, found) == "| a fault | survives | all | 2 of 2; recovery s: median 1.0, p95 2.0 |"
+    assert table_line(row, found) == "| a fault | survives | all | 2 of 2; recovery s: median 1.00, p95 2.00 |"

@@ -92,6 +92,17 @@ class SharedMemory:
         parts.copy_(slots)
         self._meet()
 
+    def spread_(self, values: Tensor, root: int) -> None:
+        """Replace `values` by those of rank `root`. A collective."""
+        flat = values.view(-1)
+        slot = self._slots[root, : values.nbytes].view(values.dtype)
+        if self.rank == root:
+            slot.copy_(flat)
+        self._meet()
+        if self.rank != root:
+            flat.copy_(slot)
+        self._meet()
+
     def notes(self, values: Tensor) -> bool:
         """Whether `gather` takes them."""
         return values.device.type == "cpu" and values.nbytes <= SMALL
