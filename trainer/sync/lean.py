@@ -6,7 +6,6 @@ torch.fx). What the wrappers say to it, to leave these methods alone, needs nobo
 
 from __future__ import annotations
 
-import functools
 import inspect
 from typing import Any, TypeVar, cast
 
@@ -16,9 +15,8 @@ _METHODS = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
 _O = TypeVar("_O", bound=torch.optim.Optimizer)
 
 
-@functools.cache
 def lean(kind: type[_O]) -> type[_O]:
-    """Return the same optimizer with its methods as they are written; a step is made without gradients."""
+    """Return a kind of optimizer with its methods as they are written; a step is made without gradients."""
     methods: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in _METHODS}
     methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
     return cast("type[_O]", type(kind.__name__, (kind,), methods))
