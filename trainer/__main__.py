@@ -83,8 +83,10 @@ def _run(name: str, rest: list[str]) -> int:
 
         return demos(rest)
     from trainer.cli import parse_train
+    from trainer.commands.check import check_early
 
-    request = parse_train(rest)  # before torch is imported: a typo is answered at once
+    request = parse_train(rest)  # before torch is imported: a mistake is answered at once
+    check_early(request, Launch.read())
     from trainer.commands.train import command as train
 
     return train(request, rest)

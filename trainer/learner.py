@@ -94,7 +94,7 @@ class Learner:
         return {"updates": self.updates}
 
     def load_state_dict(self, state: State) -> None:
-        self.updates = state["updates"]
+        self.updates = int(state["updates"])
 
 
 def tame(out: LossOut) -> LossOut:

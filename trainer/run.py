@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import index
 from typing import Any, Protocol
 
 import torch
@@ -274,8 +275,8 @@ class Run:
 
     def load(self, replicated: State, shards: dict[int, State]) -> None:
         """Continue where a checkpoint stands; environments that cannot say their state begin new episodes."""
-        self.step = self._logged_step = replicated["step"]
-        self._returns.extend(replicated["returns"])
+        self.step = self._logged_step = index(replicated["step"])
+        self._returns.extend(float(value) for value in replicated["returns"])
         self.learner.load_state_dict(replicated["learner"])
         self.sync.load_state_dict(replicated["sync"])
         self.logger.load_state_dict(replicated["logger"])

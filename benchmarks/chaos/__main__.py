@@ -11,14 +11,32 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from random import Random
 from typing import Any
 
-from benchmarks.chaos import bad_numbers, envs, hangs, kills, orphans, signals
-from benchmarks.chaos.row import Outcome, Row, percentile
+from benchmarks.chaos import (
+    bad_numbers,
+    clocks,
+    configs,
+    disks,
+    divergence,
+    envs,
+    hangs,
+    kills,
+    leaks,
+    orphans,
+    saves,
+    services,
+    signals,
+    stored,
+    worlds,
+)
+from benchmarks.chaos.row import Draw, Outcome, Row, percentile
 from benchmarks.rows import write_rows
 
-GROUPS = (kills, signals, hangs, orphans, envs, bad_numbers)
+GROUPS = (
+    *(kills, saves, signals, hangs, orphans, envs, bad_numbers, divergence, disks, stored, worlds, services, configs),
+    *(leaks, clocks),
+)
 ROWS: dict[str, Row] = {row.name: row for group in GROUPS for row in group.ROWS}
 
 
@@ -60,7 +78,7 @@ def attempt(row: Row, number: int) -> Outcome:
     """Make one trial; the same number is the same trial, as far as processes are."""
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         try:
-            return row.trial(Path(folder), Random(f"{row.name} {number}"))
+            return row.trial(Path(folder), Draw(row.name, number))
         except AssertionError as error:  # a deadline, or a process that was left over
             return Outcome(str(error))
 
@@ -69,7 +87,7 @@ def table_line(row: Row, found: dict[str, Any]) -> str:
     """Return a row of the table as Markdown."""
     figures = [f"{found['survived']} of {found['trials']}"]
     for name, values in found["measures"].items():
-        figures.append(f"{name}: median {values['median']:.1f}, p95 {values['p95']:.1f}")
+        figures.append(f"{name}: median {values['median']:.2f}, p95 {values['p95']:.2f}")
     return f"| {row.fault} | {row.expected} | {row.wanted} | {'; '.join(figures)} |"
 
 
@@ -77,7 +95,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), metavar="NAME", help=f"of {', '.join(ROWS)}")
     parser.add_argument("--trials", type=int, help="of each row; default: each row's own number")
-    parser.add_argument("--short", action="store_true", help="one trial of each row")
+    parser.add_argument("--short", action="store_true", help="as few trials as tests make")
     return parser.parse_args()
 
 

@@ -20,7 +20,15 @@ class Outcome:
         return not self.why
 
 
-Trial = Callable[[Path, Random], Outcome]
+class Draw(Random):
+    """The random stream of one trial, and which of its row it is, for rows that go through cases in order."""
+
+    def __init__(self, row: str, number: int) -> None:
+        super().__init__(f"{row} {number}")
+        self.number = number
+
+
+Trial = Callable[[Path, Draw], Outcome]
 """(an empty folder, the trial's own random stream) -> what happened."""
 
 
@@ -32,7 +40,7 @@ class Row:
     wanted: str  # the figure to reach
     trial: Trial
     trials: int  # of the whole table
-    short: int = 1
+    short: int = 1  # of the short form, which the tests make; 0: none
 
 
 def outcome(checks: dict[str, bool], **measures: float) -> Outcome:

@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,10 +36,11 @@ def supervised(
     env: Mapping[str, str] | None = None,
     name: str = "run",
     restarts: int = RESTARTS,
+    deadline: float = DEADLINE,
 ) -> Iterator[Program]:
     """Start `lockstep launch local --max-restarts`, in `folder`; nothing of it is alive behind the block."""
     arguments = [*SMALL, *more, "--log.dir", str(folder), "--log.name", name, "--resume", "auto"]
-    with started(arguments, folder, ranks=ranks, launcher=f"local {restarts}", env=env, deadline=DEADLINE) as program:
+    with started(arguments, folder, ranks=ranks, launcher=f"local {restarts}", env=env, deadline=deadline) as program:
         yield program
 
 
@@ -99,6 +100,16 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return one.keys() == other.keys() and all(equal(value, other[name]) for name, value in one.items())
 
 
+def close(one: dict[str, Any], other: dict[str, Any], atol: float) -> bool:
+    """Whether two states are equal but for the rounding of floating-point tensors."""
+    return one.keys() == other.keys() and all(
+        torch.allclose(value, other[name], rtol=0, atol=atol)
+        if isinstance(value, torch.Tensor) and value.is_floating_point()
+        else same({"": value}, {"": other[name]})
+        for name, value in one.items()
+    )
+
+
 def finite(state: dict[str, Any]) -> bool:
     """Whether no number of a state is NaN or infinite."""
     return all(
@@ -142,3 +153,22 @@ def resumes(program: Program) -> list[int]:
 
 def steps_of(folders: Sequence[Path]) -> list[int]:
     return [int(folder.name.removeprefix("step-")) for folder in folders]
+
+
+def cost_beside(folder: Path, runs: dict[str, Sequence[str]], env: Mapping[str, str] | None = None) -> float:
+    """Run two runs of one rank at the same time; return what the second costs beside the first [% of its speed].
+
+    env: the second one's. Whatever else the machine does hits both.
+    """
+    with ExitStack() as stack:
+        programs = [
+            stack.enter_context(
+                supervised(folder, 1, *more, name=name, restarts=0, deadline=600, env=env if name != first else None)
+            )
+            for first in [next(iter(runs))]
+            for name, more in runs.items()
+        ]
+        for program in programs:
+            program.expect(0)
+    one, other = (json.loads((folder / name / "results.json").read_text())["env_steps_per_second"] for name in runs)
+    return float(100 * (1 - other / one))

@@ -116,8 +116,11 @@ def command(arguments: Sequence[str], ranks: int, launcher: str) -> list[str]:
         return [*local, "--", *arguments]
     if launcher == "python":
         return [sys.executable, *arguments]
+    alone = [sys.executable, "-m", "trainer", *arguments]
+    if launcher == "alone":  # as many ranks as the arguments say
+        return alone
     assert launcher == "spawn"
-    return [sys.executable, "-m", "trainer", *arguments, "--ranks", str(ranks)]
+    return [*alone, "--ranks", str(ranks)]
 
 
 @contextmanager

@@ -29,19 +29,22 @@ def made(timeout: float = 20.0) -> SharedMemory:
 
 
 def equal_to_gloo(ranks: Ranks) -> None:
-    """Sums, joins and gathers of any length in any order, by ranks that come late by turns."""
+    """Sums, joins, gathers and broadcasts of any length in any order, by ranks that come late by turns."""
     together, own = Random(1), Random(ranks.rank)
     wire, plain = (Wire(ranks.rank, ranks.world_size, Spans(), shared=memory) for memory in (made(), None))
     for _ in range(300):
-        kind, dtype = together.choice(("mean", "join", "gather")), together.choice((torch.float32, torch.float64))
+        kind, dtype = together.choice(("mean", "join", "gather", "broadcast")), together.choice((torch.float32, torch.float64))
         count = together.choice((1, 2, 3, 17, 1000, LONGEST, 3 * LONGEST))  # the last does not fit
-        count = {"mean": count, "join": count * ranks.world_size, "gather": count}[kind]
+        count *= ranks.world_size if kind == "join" else 1
         values = torch.rand(count, dtype=dtype, generator=torch.Generator().manual_seed(own.randrange(2**31)))
         theirs = values.clone()
         if own.random() < 0.05:
             time.sleep(0.002)
         if kind == "gather":
             assert torch.equal(wire.gather(values), plain.gather(theirs))
+        elif kind == "broadcast":
+            root = together.randrange(ranks.world_size)
+            assert torch.equal(wire.broadcast_(values, root), plain.broadcast_(theirs, root))
         elif kind == "join":
             wire.join_(values)
             plain.join_(theirs)
@@ -63,6 +66,8 @@ def nobody_overtakes(ranks: Ranks) -> None:
         assert (values == number).all()
         memory.sum_(one.fill_(number))
         assert (one == p * number).all()
+        memory.spread_(one.fill_(number if ranks.rank == number % p else -1), number % p)
+        assert (one == number).all()
         memory.join_(values.fill_(-number))
         assert (values == -number).all()
 
@@ -126,6 +131,8 @@ def nothing_is_left(folder: Path) -> None:
         patch.setattr(shared, "FOLDER", folder)
         dist.barrier()
         memory = made()
+        assert len(memory._ends) == dist.get_world_size() - 1, "each sees when another ends"
+        dist.barrier()  # the name goes behind the last exchange, and not all leave that at once
         assert os.listdir(folder) == []
         memory.sum_(torch.zeros(3))
 

@@ -12,6 +12,7 @@ from trainer.validate import validate
 ROLLOUT = "--replay.kind rollout"
 STAGES = "--shards 2 --sync.stages 2"
 TASKS = "--env.tasks toy/Catch toy/Chain --shards 2"
+THREE_TASKS = "--env.tasks toy/Catch toy/Chain toy/Memory --shards 3 --env.num_envs 9 --replay.batch_size 66"
 
 # what follows `train debug` -> how the line begins
 CASES: list[tuple[str, str]] = [
@@ -51,7 +52,7 @@ CASES: list[tuple[str, str]] = [
     ("--loss.target sarsa --policy.repeat zeta", "--policy.repeat zeta: --loss.target sarsa expects over one"),
     # teachers and demonstrations
     ("--teacher.act 0.5", "--teacher.act 0.5: there is no teacher; name runs: --teacher.runs"),
-    ("--teacher.runs a b --env.tasks toy/Catch toy/Chain toy/Memory", "--teacher.runs a b: 2 teacher(s) for 3 tasks"),
+    (f"{THREE_TASKS} --teacher.runs a b", "--teacher.runs a b: 2 teacher(s) for 3 tasks"),
     ("--teacher.runs a --replay.kind sequence --net.lstm 8", "--teacher.runs a: distillation learns from single"),
     ("--teacher.runs a --teacher.weight 0", "--teacher.weight 0.0: with --teacher.act 0 the teacher would do nothing"),
     ("--teacher.runs a --teacher.act 1 --loss.target sarsa", "--teacher.act 1.0: --loss.target sarsa expects that"),
@@ -62,7 +63,7 @@ CASES: list[tuple[str, str]] = [
     ("--demos.path x --demos.ratio 0", "--demos.ratio 0.0: 0 of the 64 transitions that a shard adds to a batch"),
     ("--demos.path x --demos.ratio 0.03 --shards 4", "--demos.ratio 0.03: 0 of the 16 transitions that a shard adds"),
     ("--demos.path x --demos.ratio 1", "--demos.ratio 1.0: 64 of the 64 transitions that a shard adds to a batch"),
-    ("--demos.path x --env.tasks toy/Catch toy/Chain", "--demos.path x: demonstrations are of one environment"),
+    (f"--demos.path x {TASKS}", "--demos.path x: demonstrations are of one environment"),
     # pixels
     ("--pixels.spr 2 --demos.path x", "--pixels.spr 2.0: demonstrations do not say what followed a transition"),
     ("--pixels.spr 2 --net.hidden", "--pixels.spr 2.0: latents are compared behind the first layer of --net.hidden"),

@@ -23,7 +23,9 @@ def test_refused_outside_of_tests(monkeypatch: pytest.MonkeyPatch) -> None:
         asked(monkeypatch, "act:0:0:kill", testing="")
 
 
-@pytest.mark.parametrize("text", ["act", "act:0:1", "act:x:1:kill", "walk:0:1:kill", "act:0:1:hug", "act:0:1:nan"])
+@pytest.mark.parametrize(
+    "text", ["act", "act:0:1", "act:x:1:kill", "act:0:1:kill:x", "walk:0:1:kill", "act:0:1:hug", "act:0:1:nan"]
+)
 def test_what_is_no_fault_is_told_in_one_line(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="LOCKSTEP_FAULT") as error:
         asked(monkeypatch, text)
@@ -51,6 +53,19 @@ def test_a_span_is_a_point_behind_so_many_steps_and_once(monkeypatch: pytest.Mon
         pass
     with spans("env"):
         pass
+
+
+def test_a_later_passage(monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = asked(monkeypatch, "write:0:2:raise:3")
+    step = 0
+    faults.position = lambda: step
+    faults.passes("write")  # too early, so it does not count
+    step = 2
+    faults.passes("write")
+    faults.passes("write")
+    with pytest.raises(FaultInjected, match="write:0:2:raise:3"):
+        faults.passes("write")
+    faults.passes("write")
 
 
 def test_what_has_happened_does_not_happen_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

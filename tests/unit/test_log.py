@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from trainer.log import make_logger
@@ -168,3 +169,16 @@ def test_tensorboard_events_after_a_resume_are_there_once(tmp_path: Path) -> Non
     resumed.metrics(20, {"losses/td_loss": 4.0})
     resumed.close()
     assert scalars(tmp_path, "losses/td_loss") == [(10, 1.0), (20, 4.0)]
+
+
+def test_tensorboard_goes_on_in_another_file_behind_an_error(tmp_path: Path) -> None:
+    sink = TensorBoardSink(tmp_path, {})
+    sink.metrics(10, {"v": 1.0})
+    sink._writer.flush()
+    events = sink._writer.file_writer.event_writer._async_writer
+    events._worker.exception = OSError(28, "No space left on device")  # what its thread leaves when a write fails
+    with pytest.raises(OSError, match="No space left"):
+        sink.metrics(20, {"v": 2.0})
+    sink.metrics(30, {"v": 3.0})
+    sink.close()
+    assert scalars(tmp_path, "v") == [(10, 1.0), (30, 3.0)]

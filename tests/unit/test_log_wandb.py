@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import threading
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from trainer.log import make_logger
+from trainer.log import wandb as wandb_sink
 from trainer.log.wandb import WandbSink
 from trainer.types import Logger
 
@@ -165,8 +168,27 @@ def test_wandb_mode(
         return logged_in
 
     monkeypatch.setitem(sys.modules, "wandb", fake_wandb(chosen=chosen, init=init, login=login))
-    with pytest.raises(ConnectionError):
-        WandbSink(tmp_path, "test", "a run", {}, warnings.append).metrics(1, {})
+    sink = WandbSink(tmp_path, "test", "a run", {}, warnings.append)
+    sink.metrics(1, {})
+    sink.close()
     assert modes == tried
     assert all(options == {"prompt": False, "verify": False} for options in asked)
     assert len(warnings) == unreachable
+
+
+def test_a_service_that_never_answers_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = threading.Event()
+    monkeypatch.setitem(sys.modules, "wandb", fake_wandb(init=lambda **options: answer.wait(20) and FakeRun()))
+    monkeypatch.setattr(wandb_sink, "TIMEOUT", 0.2)
+    monkeypatch.setattr(wandb_sink, "MAX_WAITING", 5)
+    warnings: list[str] = []
+    sink = WandbSink(tmp_path, "test", "a run", {}, warnings.append)
+    began = time.monotonic()
+    for step in range(1000):
+        sink.metrics(step, {"v": 1.0})
+    assert time.monotonic() - began < 1
+    assert sink._rows.qsize() == 5
+    sink.close()
+    assert time.monotonic() - began < 5
+    assert warnings == ["Weights & Biases did not finish within 0.2 s; the run ends without it."]
+    answer.set()

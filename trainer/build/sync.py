@@ -19,6 +19,7 @@ from trainer.runtime.spans import Spans
 from trainer.sync import ClippedOptimizer, FlatParameters, Level, Meeting, Staged, Strategy, Wire
 from trainer.sync.fused import Compiler, FusedOptimizer
 from trainer.sync.gossip import Gossip, exponential, ring
+from trainer.sync.lean import lean
 from trainer.sync.local_sgd import LocalSGD, Outer, node_wire
 from trainer.sync.overlap import Delayed
 from trainer.sync.server import AsyncServer, SyncServer
@@ -127,15 +128,15 @@ def build_levels(config: Config, flat: FlatParameters) -> list[Level]:
 def make_optimizer(optim: OptimConfig, weights: nn.Parameter) -> torch.optim.Optimizer:
     """Make the optimizer of one stretch of weights."""
     if optim.kind == "adam":
-        return torch.optim.Adam([weights], lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True)
+        return lean(torch.optim.Adam)([weights], lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True)
     if optim.kind == "radam":
-        return torch.optim.RAdam([weights], lr=optim.lr, betas=optim.betas, eps=optim.eps)
+        return lean(torch.optim.RAdam)([weights], lr=optim.lr, betas=optim.betas, eps=optim.eps)
     if optim.kind == "sgd":
-        return torch.optim.SGD([weights], lr=optim.lr, fused=True)
+        return lean(torch.optim.SGD)([weights], lr=optim.lr, fused=True)
     if optim.kind == "adagrad":
-        return torch.optim.Adagrad([weights], lr=optim.lr, eps=optim.eps)
+        return lean(torch.optim.Adagrad)([weights], lr=optim.lr, eps=optim.eps)
     if optim.kind == "adadelta":
-        return torch.optim.Adadelta([weights], lr=optim.lr, eps=optim.eps)
-    return torch.optim.RMSprop(
+        return lean(torch.optim.Adadelta)([weights], lr=optim.lr, eps=optim.eps)
+    return lean(torch.optim.RMSprop)(
         [weights], lr=optim.lr, alpha=optim.rms_decay, eps=optim.eps, momentum=optim.rms_momentum, centered=True
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -11,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from trainer.run import AgreedError
+from trainer.runtime import stop
 from trainer.runtime.failure import EXIT_FAILED, LAST_WORDS, condense, lost_peer, tell_launcher
 from trainer.runtime.ranks import Ranks
+
+_LOOK = 0.05  # s
 
 
 def fail(error: BaseException, ranks: Ranks, hint: str = "") -> int:
@@ -22,8 +26,9 @@ def fail(error: BaseException, ranks: Ranks, hint: str = "") -> int:
     """
     told = f"{type(error).__name__}: {error}" if not isinstance(error, AgreedError) else str(error)
     cause = condense(told)
-    if lost_peer(error):
-        time.sleep(LAST_WORDS)  # the launcher blames the rank that it sees end first
+    until = time.monotonic() + (LAST_WORDS if lost_peer(error) else 0.0)
+    while time.monotonic() < until and signal.SIGTERM not in stop.heard:
+        time.sleep(_LOOK)  # the launcher blames the rank that it sees end first; where it asks to end, it has seen one
     first = ranks.watch.report(cause)
     mine = first == f"rank {ranks.rank}: {cause}"
     kind = "agreed" if isinstance(error, AgreedError) else "failed" if mine and not lost_peer(error) else "peer"
@@ -46,11 +51,22 @@ def fail(error: BaseException, ranks: Ranks, hint: str = "") -> int:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON by rename, so that a reader never sees half of it."""
+    """Write JSON by rename, so that a reader never sees half of it. Raises OSError, and leaves what was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".tmp")
-    part.write_text(json.dumps(value, indent=1) + "\n")
-    part.replace(path)
+    try:
+        part.write_text(json.dumps(value, indent=1) + "\n")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def leave_json(path: Path, value: Any) -> None:
+    """Write JSON that a run can do without: a disk that does not take it costs one line, not the run."""
+    try:
+        write_json(path, value)
+    except OSError as error:
+        tell(f"cannot write {path}: {error}; the run goes on without it")
 
 
 def tell(text: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.atari_scores import game_of, human_normalized
-from trainer.commands.common import write_json
+from trainer.commands.common import leave_json
 from trainer.config import Config
 
 
@@ -15,7 +15,7 @@ def leave_results(stated: Config, run_dir: Path, results: dict[str, Any]) -> Non
     game = None if stated.env.tasks else game_of(stated.env.id)
     if game is not None and "evaluation" in results:
         results = results | {"human_normalized_mean": human_normalized(game, results["evaluation"]["mean"])}
-    write_json(run_dir / "results.json", results)
+    leave_json(run_dir / "results.json", results)
     rate = results["env_steps_per_second"]
     print(f"trained {results['env_steps']:,} env steps in {results['seconds']:.1f} s ({rate:,.0f} env steps/s)")
     if "evaluation" in results:

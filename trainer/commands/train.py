@@ -17,13 +17,14 @@ import torch
 
 from trainer import checkpoint
 from trainer.build import build_run, check_device, check_environment, check_memory, check_nodes, inspect_env
+from trainer.checkpoint.errors import one_line
 from trainer.cli import Request, flatten
-from trainer.combinations_sync import replicas
-from trainer.commands.common import fail, tell, write_json
+from trainer.commands.check import check
+from trainer.commands.common import fail, leave_json, tell, write_json
 from trainer.config import Config, ConfigError
 from trainer.envs import EnvSpec
-from trainer.layout import Layout, scaled
-from trainer.run import Run
+from trainer.layout import Layout
+from trainer.run import AgreedError, Run
 from trainer.runtime.blackbox import Box, next_life
 from trainer.runtime.faults import Faults
 from trainer.runtime.launched import Launch
@@ -33,7 +34,6 @@ from trainer.runtime.spans import Spans
 from trainer.runtime.spawn import spawn
 from trainer.runtime.watch import Place, Watch, whereabouts
 from trainer.train import train
-from trainer.validate import validate
 
 
 def command(request: Request, arguments: Sequence[str]) -> int:
@@ -52,14 +52,8 @@ def command(request: Request, arguments: Sequence[str]) -> int:
 
 def _check(request: Request, launch: Launch) -> tuple[Config, Layout, EnvSpec]:
     """Return the stated config, this rank's layout and the environment; ConfigError or ValueError if it cannot work."""
-    stated = request.config
-    if stated.shards is None:
-        stated = replace(stated, shards=replicas(stated, launch.world_size))
+    stated, config = check(request.config, launch.world_size)
     assert stated.shards is not None
-    if stated.shards < 1:
-        raise ConfigError("shards", stated.shards, "out of range", "use 1 or more")
-    config = scaled(stated, stated.shards)
-    validate(config, launch.world_size)
     device = choose_device(config.runtime.device, launch)
     check_device(config, device)
     check_nodes(config, launch)
@@ -152,11 +146,11 @@ def _train(
     say(check_memory(layout.config, layout, spec, ranks.device, launch))
     say(f"{layout.world_size} rank(s) on {ranks.device.type}, {layout.shards} shard(s); run folder: {run_dir}")
     if found is not None:
-        loaded = checkpoint.load(found, layout.owned)
-        run.load(loaded.replicated, loaded.shards)
+        _load(run, found, ranks)
         say(f"resumed at {layout.env_steps(run.step):,} env steps from {found.folder}")
-    if ranks.rank == 0:
-        write_json(run_dir / "config.json", stated.to_dict())
+    if ranks.rank == 0:  # without it nobody can go on with the run, so the first one has to be written
+        keep = leave_json if (run_dir / "config.json").exists() else write_json
+        keep(run_dir / "config.json", stated.to_dict())
     met: list[tuple[Place, int]] = ranks.gather((whereabouts(), box.page))
     places, pages = [place for place, _ in met], [page for _, page in met]
     assert isinstance(run.spans, Spans)
@@ -167,6 +161,21 @@ def _train(
     finally:
         run.logger.close()
         run.envs.close()
+
+
+def _load(run: Run, found: checkpoint.Manifest, ranks: Ranks) -> None:
+    """Go on where a checkpoint stands. A collective; AgreedError, on every rank, if what it holds does not fit."""
+    problem: Exception | None = None
+    try:
+        loaded = checkpoint.load(found, run.layout.owned)
+        run.load(loaded.replicated, loaded.shards)
+    except Exception as error:  # its hashes are right, but they say nothing of names, types and shapes
+        problem = error
+    told = ranks.gather(None if problem is None else one_line(problem)[:300])
+    for rank, cause in enumerate(told):
+        if cause is not None:
+            remedy = "it was edited or is of another program; move it away to go on from the one before"
+            raise AgreedError(f"{found.folder}: cannot be gone on from (rank {rank}: {cause}): {remedy}") from problem
 
 
 def _to_the_end(run: Run, run_dir: Path) -> dict[str, Any] | None:
@@ -208,7 +217,7 @@ def _status(run: Run, run_dir: Path, state: str) -> None:
     if run.peers.rank == 0:
         env_steps = run.layout.env_steps(run.step)
         status = {"state": state, "env_steps": env_steps, "total_env_steps": run.config.total_env_steps}
-        write_json(run_dir / "status.json", status | {"signal": run.stopped_by})
+        leave_json(run_dir / "status.json", status | {"signal": run.stopped_by})
 
 
 def _mark_failed(run_dir: Path, error: BaseException) -> None:

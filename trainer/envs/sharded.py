@@ -51,8 +51,8 @@ class EpisodeStatistics:
         }
 
     def load_state_dict(self, state: State) -> None:
-        self._ret = state["ret"].numpy().copy()
-        self._length = state["length"].numpy().copy()
+        self._ret[:] = state["ret"].numpy()
+        self._length[:] = state["length"].numpy()
         self._finished = [Episode(*episode) for episode in state["finished"]]
 
 

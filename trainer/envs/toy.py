@@ -246,8 +246,8 @@ class ToyBackend:
     def load_state_dict(self, state: State) -> None:
         for name, array in self._game.state.items():
             array[:] = state["game"][name].numpy()
-        self._elapsed = state["elapsed"].numpy().copy()
-        self._pending = state["pending"].numpy().copy()
+        self._elapsed[:] = state["elapsed"].numpy()
+        self._pending[:] = state["pending"].numpy()
         self._random.bit_generator.state = state["random"]
 
     def render(self) -> NDArray[np.uint8] | None:

@@ -35,7 +35,7 @@ class JsonlSink:
         try:
             self._write(line)
         except (OSError, ValueError) as error:  # ValueError: the file was closed
-            self._drop_file()
+            self._drop_file(cut=True)
             if not self._warned:
                 self._warned = True
                 self._warn(f"Cannot write {self._path}: {error}. Training goes on; every row tries again.")
@@ -81,10 +81,13 @@ class JsonlSink:
         self._file.seek(self._offset)
         return self._file
 
-    def _drop_file(self) -> None:
+    def _drop_file(self, *, cut: bool = False) -> None:
+        """Close the file; cut: without the part of a row that the disk took."""
         file, self._file = self._file, None
         if file is not None:
-            with suppress(OSError):  # every row was written already
+            with suppress(OSError, ValueError):  # every whole row was written already
+                if cut:
+                    file.truncate(self._offset)
                 file.close()
 
 

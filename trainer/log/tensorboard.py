@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from trainer.types import State
 
 
 class TensorBoardSink:
-    """Opens its event file at the first row: only then it is known where a resumed run goes on."""
+    """Opens its event file at the first row: only then it is known where a resumed run goes on.
+
+    A failed write closes it, so that the next row tries another one; errors are left to the caller.
+    """
 
     def __init__(self, log_dir: Path, config: Mapping[str, Any]) -> None:
         self._log_dir = log_dir
@@ -22,10 +26,15 @@ class TensorBoardSink:
 
     def metrics(self, env_steps: int, values: Mapping[str, float]) -> None:
         """Write the finite values; a gap says more than a NaN, on which TensorBoard's axes fail."""
-        writer = self._writer or self._open()
-        for name, value in values.items():
-            if math.isfinite(value):
-                writer.add_scalar(name, value, env_steps)
+        try:
+            writer = self._writer or self._open()
+            for name, value in values.items():
+                if math.isfinite(value):
+                    writer.add_scalar(name, value, env_steps)
+        except Exception:  # of an earlier row, perhaps: a thread writes
+            with suppress(Exception):
+                self.close()
+            raise
         self._last = int(env_steps)
 
     def close(self) -> None:

@@ -1,23 +1,31 @@
-"""Weights & Biases: online where the user is logged in, else offline in the run folder; never a reason to stop."""
+"""Weights & Biases: online where the user is logged in, else offline in the run folder; nothing waits for it."""
 
 from __future__ import annotations
 
+import threading
 import uuid
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from trainer.types import State
 
 TIMEOUT = 30.0
-"""How long the service may hold up the run at its start and at its end [s]."""
+"""How long the service may take to start, to finish, and to hold up the end of the run [s]."""
+MAX_WAITING = 10_000
+"""Rows that wait while the service does not answer; later ones are lost."""
+MAX_FAILURES = 3
+"""Rows in a row that may not be refused."""
 
 
 class WandbSink:
-    """Starts at the first row, when it is known whether a checkpoint names the run to go on with.
+    """Hands rows to a thread, which alone talks to the service: whatever that does, training goes on.
 
-    A start that fails is final, as each try may cost `TIMEOUT`; errors of later rows are left to the caller.
+    The thread starts at the first row, when it is known whether a checkpoint names the run to go on with. A start that
+    fails is final. What the thread has to say is told by the next call, because the console belongs to the caller.
     """
 
     def __init__(
@@ -29,21 +37,31 @@ class WandbSink:
         self._config = config
         self._warn = warn
         self._id = uuid.uuid4().hex[:8]
-        self._run: Any = None
+        self._rows: SimpleQueue[dict[str, float] | None] = SimpleQueue()  # None: the end
+        self._told: deque[str] = deque()
+        self._thread: threading.Thread | None = None
         self._off = False
 
     def metrics(self, env_steps: int, values: Mapping[str, float]) -> None:
         """Log one row; the axis is global_step, because the service drops rows whose own step goes back on a resume."""
-        if self._run is None and not self._off:
-            self._start()
-        if self._run is not None:
-            self._run.log({"global_step": env_steps, **values})
+        self._tell()
+        if self._off:
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, daemon=True, name="wandb")
+            self._thread.start()
+        if self._rows.qsize() < MAX_WAITING:
+            self._rows.put({"global_step": env_steps, **values})
 
     def close(self) -> None:
         """Finish the run, waiting for uploads up to `TIMEOUT`."""
-        run, self._run, self._off = self._run, None, True
-        if run is not None:
-            run.finish()
+        thread, self._thread, self._off = self._thread, None, True
+        if thread is not None:
+            self._rows.put(None)
+            thread.join(TIMEOUT)
+            if thread.is_alive():
+                self._told.append(f"Weights & Biases did not finish within {TIMEOUT:g} s; the run ends without it.")
+        self._tell()
 
     def state_dict(self) -> State:
         """Return the id under which a resumed run goes on."""
@@ -53,7 +71,28 @@ class WandbSink:
         """Go on with the checkpoint's run."""
         self._id = str(state["id"])
 
-    def _start(self) -> None:
+    def _tell(self) -> None:
+        while self._told:
+            self._warn(self._told.popleft())
+
+    def _work(self) -> None:
+        """Start the run, log rows until the end comes, finish: the work of the thread."""
+        run, failed = self._start(), 0
+        while run is not None and failed < MAX_FAILURES and (row := self._rows.get()) is not None:
+            try:
+                run.log(row)
+                failed = 0
+            except Exception as error:
+                failed += 1
+                if failed == MAX_FAILURES:
+                    self._off = True
+                    self._told.append(f"Logging to wandb is off: {failed} failures in a row, last {error!r}.")
+        if run is not None:
+            with suppress(Exception):
+                run.finish()
+
+    def _start(self) -> Any:
+        """Return the service's run, or None where there is none to be had."""
         try:
             import wandb
 
@@ -61,24 +100,22 @@ class WandbSink:
             wandb.setup(settings=wandb.Settings(silent=True, quiet=True))
             modes = _modes(wandb)
         except ImportError:
-            self._give_up("wandb is not installed (pip install 'lockstep[wandb]')")
-            return
+            return self._give_up("wandb is not installed (pip install 'lockstep[wandb]')")
         except Exception as error:
-            self._give_up(repr(error))
-            return
+            return self._give_up(repr(error))
         reason = ""
         for mode in modes:
             try:
-                self._run = self._init(wandb, mode)
+                run = self._init(wandb, mode)
             except Exception as error:
                 reason = f"{mode}: {error!r}"
                 with suppress(Exception):
                     wandb.teardown()  # its service holds the run's id until it ends
             else:
                 if reason:
-                    self._warn(f"Weights & Biases records {mode} under {self._run_dir / 'wandb'} ({reason}).")
-                return
-        self._give_up(reason)
+                    self._told.append(f"Weights & Biases records {mode} under {self._run_dir / 'wandb'} ({reason}).")
+                return run
+        return self._give_up(reason)
 
     def _init(self, wandb: Any, mode: str) -> Any:
         settings = {"silent": True, "quiet": True, "console": "off"}
@@ -97,7 +134,7 @@ class WandbSink:
 
     def _give_up(self, reason: str) -> None:
         self._off = True
-        self._warn(f"Nothing goes to Weights & Biases: {reason}.")
+        self._told.append(f"Nothing goes to Weights & Biases: {reason}.")
 
 
 def _modes(wandb: Any) -> tuple[str, ...]:

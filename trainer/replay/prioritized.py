@@ -111,5 +111,5 @@ class PrioritizedSampler:
             saved = state[str(shard)]
             generator.set_state(saved["generator"])
             self.tree.load(i, saved["priority"])
-            self.highest = saved["highest"].to(self.highest)
+            self.highest = saved["highest"].to(self.highest).view(())
         self._mature, self._tail = self.ring.mature.clone(), self.ring.tail.clone()

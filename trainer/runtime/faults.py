@@ -1,8 +1,9 @@
-"""Faults on purpose, at exact spots, for tests: LOCKSTEP_FAULT=name:rank:step:action, several separated by commas.
+"""Faults on purpose, at exact spots, for tests: LOCKSTEP_FAULT=name:rank:step:action[:passage], commas between several.
 
-A fault happens on `rank` at the first passage of the point `name` behind `step` whole steps. Points are the spans of a
-run (act, env, learn, sync, replay, poll, eval, save), the same with `_end` where they are left, and start (of the
-process), loss (of an update), grad (in front of the exchange) and write (each action of a checkpoint on the disk).
+A fault happens on `rank` at the first passage, or the one that is told, of the point `name` behind `step` whole steps.
+Points are the spans of a run (act, env, learn, sync, replay, poll, eval, save), the same with `_end` where they are
+left, and start (of the process), loss (of an update), grad (in front of the exchange) and write (each action of a
+checkpoint on the disk).
 
 LOCKSTEP_FAULT_LOG names a file that gets a line when one happens; what stands there does not happen again, so that a
 run which is started anew gets on. Without LOCKSTEP_TESTING=1 nobody's variables can hurt a run: they are refused.
@@ -11,10 +12,12 @@ Nothing is called at any of these points where no fault is asked for.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +34,8 @@ SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "segv": signal.SIGSEG
 SIGNALS |= {"term": signal.SIGTERM, "usr2": signal.SIGUSR2, "int": signal.SIGINT}
 POISONS = {"nan": float("nan"), "inf": float("inf"), "nan+": float("nan")}
 """What takes the place of a number; with a plus sign at every passage from then on."""
-ACTIONS = (*SIGNALS, "exit", "raise", "error", "sleep", "flip", "mark", *POISONS)
+ERRORS = {"error": errno.ENOSPC, "eio": errno.EIO, "erofs": errno.EROFS}
+ACTIONS = (*SIGNALS, *ERRORS, "exit", "raise", "sleep", "flip", "mark", *POISONS)
 """`error` is a full disk's; `mark` does nothing but leave its line in the log."""
 _LONG = 24 * 3600.0  # s
 
@@ -46,6 +50,7 @@ class Fault:
     rank: int
     step: int
     action: str
+    passage: int = 1
 
     @property
     def lasts(self) -> bool:
@@ -53,7 +58,8 @@ class Fault:
         return self.action.endswith("+")
 
     def __str__(self) -> str:
-        return f"{self.name}:{self.rank}:{self.step}:{self.action}"
+        passage = f":{self.passage}" if self.passage > 1 else ""
+        return f"{self.name}:{self.rank}:{self.step}:{self.action}{passage}"
 
 
 @dataclass
@@ -68,6 +74,7 @@ class Faults:
     position: Callable[[], int] = field(default=lambda: 0)
     weights: Tensor | None = None
     _noted: set[Fault] = field(default_factory=set)
+    _passed: Counter[Fault] = field(default_factory=Counter)  # how often, behind its step
 
     @classmethod
     def read(cls, rank: int) -> Faults:
@@ -104,6 +111,9 @@ class Faults:
     def _due(self, name: str) -> Fault | None:
         for fault in self.waiting:
             if fault.name == name and self.position() >= fault.step:
+                self._passed[fault] += 1
+                if self._passed[fault] < fault.passage:
+                    continue
                 self._note(fault)
                 if not fault.lasts:
                     self.waiting.remove(fault)
@@ -126,8 +136,8 @@ class Faults:
             time.sleep(_LONG)
         elif fault.action == "raise":
             raise FaultInjected(f"asked for by LOCKSTEP_FAULT={fault}")
-        elif fault.action == "error":
-            raise OSError(28, f"asked for by LOCKSTEP_FAULT={fault}")
+        elif fault.action in ERRORS:
+            raise OSError(ERRORS[fault.action], f"asked for by LOCKSTEP_FAULT={fault}")
         elif fault.action == "flip" and self.weights is not None:
             flip_bit(self.weights, fault.step)
 
@@ -178,11 +188,11 @@ def flip_bit(weights: Tensor, number: int) -> tuple[int, int]:
 
 def _parse(text: str) -> Fault:
     parts = text.split(":")
-    if len(parts) != 4 or not (parts[1].isdigit() and parts[2].isdigit()):
-        raise ValueError(f"LOCKSTEP_FAULT {text}: not name:rank:step:action; write e.g. env:1:150:kill")
+    if len(parts) not in (4, 5) or not all(part.isdigit() for part in (*parts[1:3], *parts[4:])):
+        raise ValueError(f"LOCKSTEP_FAULT {text}: not name:rank:step:action[:passage]; write e.g. env:1:150:kill")
     name, action = parts[0], parts[3]
     if name not in POINTS:
         raise ValueError(f"LOCKSTEP_FAULT {text}: no point {name}; use one of {', '.join(POINTS)}")
     if action not in ACTIONS or (action in POISONS and name not in ("loss", "grad")):
         raise ValueError(f"LOCKSTEP_FAULT {text}: no {action} at {name}; use one of {', '.join(ACTIONS)}")
-    return Fault(name, int(parts[1]), int(parts[2]), action)
+    return Fault(name, int(parts[1]), int(parts[2]), action, *map(int, parts[4:]))

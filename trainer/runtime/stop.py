@@ -10,6 +10,9 @@ from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 
+heard: list[int] = []
+"""Signals that have come to this process since a `StopRequest` was installed; for those who end it by themselves."""
+
 _SECOND_THOUGHT = 2.0  # s; a terminal and a launcher may both deliver the same Ctrl-C
 
 
@@ -38,6 +41,7 @@ class StopRequest:
         return self
 
     def _note(self, number: int, _: FrameType | None) -> None:
+        heard.append(number)
         now = time.monotonic()
         if self._signal == "SIGINT" and number == signal.SIGINT and now - self._since > _SECOND_THOUGHT:
             raise KeyboardInterrupt

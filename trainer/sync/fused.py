@@ -40,7 +40,7 @@ class FusedOptimizer(ClippedOptimizer):
         self._lr = 0.0
         self._run: Function | None = None
         (first, *others) = self.stretches
-        formula = FORMULAS.get(type(first._optimizer))
+        formula = next((one for kind, one in FORMULAS.items() if isinstance(first._optimizer, kind)), None)
         if formula is None or others or first.level.every > 1:
             return
         self._optimizer, self._held, self._formula = first._optimizer, first._held, formula

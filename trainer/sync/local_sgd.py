@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trainer.sync.differing import Differing
 from trainer.sync.flat import FlatParameters
+from trainer.sync.lean import lean
 from trainer.sync.step import ClippedOptimizer
 from trainer.sync.wire import Wire
 from trainer.types import State
@@ -26,7 +27,7 @@ class Outer:
 
     def __init__(self, like: Tensor, lr: float, momentum: float) -> None:
         self._anchor = nn.Parameter(torch.empty_like(like))
-        self._optimizer = torch.optim.SGD([self._anchor], lr=lr, momentum=momentum, nesterov=momentum > 0)
+        self._optimizer = lean(torch.optim.SGD)([self._anchor], lr=lr, momentum=momentum, nesterov=momentum > 0)
         self._began = False
 
     def begin(self, weights: Tensor) -> None:

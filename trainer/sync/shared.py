@@ -10,8 +10,11 @@ from __future__ import annotations
 import mmap
 import os
 import platform
+import select
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -24,16 +27,26 @@ SMALL = 4096
 _LINE = 64  # bytes of a cache line: marks of two ranks in one would slow both down
 _EAGER, _YIELDING = 100, 1e-3  # looks, s
 _NAPS = 0.02  # of the time waited so far: what looking costs stays small, and so does what is overslept
+_LONG_NAP = 0.001  # s, from which on a nap ends with the process that is waited for
 _ORDERED = ("x86_64", "AMD64")  # processors whose stores are seen in the order in which they were made
 
 
 class SharedMemory:
     """A slot for each rank's values and one for their sum.
 
-    memory: [bytes] the same on all ranks; capacity: bytes of a slot; timeout: how long a rank waits for another [s].
+    memory: [bytes] the same on all ranks; capacity: bytes of a slot; timeout: how long a rank waits for another [s];
+    lives: rank -> a descriptor that is readable when its process has ended, where there is one.
     """
 
-    def __init__(self, memory: mmap.mmap, rank: int, world_size: int, capacity: int, timeout: float) -> None:
+    def __init__(
+        self,
+        memory: mmap.mmap,
+        rank: int,
+        world_size: int,
+        capacity: int,
+        timeout: float,
+        lives: Mapping[int, int] | None = None,
+    ) -> None:
         self.rank, self.world_size, self.capacity, self.timeout = rank, world_size, capacity, timeout
         whole = torch.frombuffer(memory, dtype=torch.uint8)
         head = world_size * _LINE
@@ -43,6 +56,9 @@ class SharedMemory:
         self._marks = memoryview(memory)[:head].cast("q")[:: _LINE // 8]  # how often each rank was here
         self._turn, self._noted = 0, 0
         self._others = [i for i in range(world_size) if i != rank]
+        self._ends = {other: select.poll() for other in lives or ()}
+        for other, descriptor in (lives or {}).items():
+            self._ends[other].register(descriptor, select.POLLIN)
         self._eager = _EAGER if len(os.sched_getaffinity(0)) >= world_size else 0
 
     def fits(self, values: Tensor) -> bool:
@@ -74,6 +90,17 @@ class SharedMemory:
         slots[self.rank].copy_(parts[self.rank])
         self._meet()
         parts.copy_(slots)
+        self._meet()
+
+    def spread_(self, values: Tensor, root: int) -> None:
+        """Replace `values` by those of rank `root`. A collective."""
+        flat = values.view(-1)
+        slot = self._slots[root, : values.nbytes].view(values.dtype)
+        if self.rank == root:
+            slot.copy_(flat)
+        self._meet()
+        if self.rank != root:
+            flat.copy_(slot)
         self._meet()
 
     def notes(self, values: Tensor) -> bool:
@@ -110,9 +137,16 @@ class SharedMemory:
             if waited < _YIELDING:
                 os.sched_yield()
             elif waited < self.timeout:
-                time.sleep(min(_NAPS * waited, 0.05))
+                self._nap(min(_NAPS * waited, 0.05), other)
             else:
                 raise RuntimeError(f"rank {other} did not come to an exchange within {self.timeout:g} s")
+
+    def _nap(self, seconds: float, other: int) -> None:
+        """Sleep. Raises RuntimeError as soon as the process of a rank has ended that has not come."""
+        if seconds < _LONG_NAP or other not in self._ends:
+            time.sleep(seconds)
+        elif self._ends[other].poll(1e3 * seconds) and self._marks[other] < self._turn:
+            raise RuntimeError(f"rank {other} did not come to an exchange: its process has ended")
 
 
 def share(capacity: int, timeout: float, group: dist.ProcessGroup | None = None) -> SharedMemory | None:
@@ -132,14 +166,30 @@ def share(capacity: int, timeout: float, group: dist.ProcessGroup | None = None)
     try:
         dist.broadcast_object_list(offered, group=group, group_src=0)
         memory = _open(*offered[0], size) if offered[0] else None
-        opened: list[bool] = [False] * world_size
-        dist.all_gather_object(opened, memory is not None, group=group)
+        places: list[tuple[str, int] | None] = [None] * world_size
+        dist.all_gather_object(places, None if memory is None else _place(), group=group)
     finally:
         if mine is not None:
             mine.unlink(missing_ok=True)
-    if memory is None or not all(opened):
+    if memory is None or None in places:
         return None
-    return SharedMemory(memory, rank, world_size, capacity, timeout)
+    return SharedMemory(memory, rank, world_size, capacity, timeout, _lives(places, rank))
+
+
+def _place() -> tuple[str, int]:
+    """Return where this process has a number, and the number."""
+    space = Path("/proc/self/ns/pid")
+    return os.readlink(space) if space.is_symlink() else "", os.getpid()
+
+
+def _lives(places: Sequence[tuple[str, int] | None], rank: int) -> dict[int, int]:
+    """Return descriptors (Linux's pidfd) of the other ranks' processes, as far as they can be seen from here."""
+    found: dict[int, int] = {}
+    for other, place in enumerate(places):
+        if other != rank and place is not None and place[0] == _place()[0] != "" and hasattr(os, "pidfd_open"):
+            with suppress(OSError):
+                found[other] = os.pidfd_open(place[1])
+    return found
 
 
 def _offer(size: int) -> tuple[Path | None, bytes]:

@@ -137,8 +137,14 @@ class ClippedOptimizer:
 
 
 def _cut(value: Any, here: slice) -> Any:
+    """Return the elements of a moment that are `here`. Raises ValueError for what is none of so many weights."""
     if isinstance(value, Tensor):
-        return (value[here] if value.dim() else value).clone()
+        part = value[here] if value.dim() else value
+        if value.dim() and part.shape != (here.stop - here.start,):
+            raise ValueError(f"a moment of {list(value.shape)} weights, where {here.stop} or more are needed")
+        return part.clone()
+    if value is not None and not isinstance(value, int | float):
+        raise TypeError(f"a moment is a {type(value).__name__}")
     return value
 
 

@@ -70,7 +70,10 @@ class Wire:
         if self.world_size > 1:
             self._count(values.nbytes)
             with self.spans.exchanging("broadcast", values.nbytes):
-                dist.broadcast(values, group=self.group, group_src=root)
+                if self.shared is not None and self.shared.fits(values):
+                    self.shared.spread_(values, root)
+                else:
+                    dist.broadcast(values, group=self.group, group_src=root)
         return values
 
     def send(self, values: Tensor, to: int) -> None:

@@ -1,0 +1,22 @@
+"""torch's optimizers without torch's compiler: their wrappers import Dynamo, which takes as long as torch itself.
+
+Every start of a rank would pay for it, though nothing here is compiled by Dynamo (`build/compile.py` traces by
+torch.fx). What the wrappers say to it, to leave these methods alone, needs nobody to hear it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, TypeVar, cast
+
+import torch
+
+_METHODS = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+_O = TypeVar("_O", bound=torch.optim.Optimizer)
+
+
+def lean(kind: type[_O]) -> type[_O]:
+    """Return a kind of optimizer with its methods as they are written; a step is made without gradients."""
+    methods: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in _METHODS}
+    methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
+    return cast("type[_O]", type(kind.__name__, (kind,), methods))
