@@ -70,7 +70,7 @@ class Training:
         }
         self.state = State(
             weights,
-            weights,
+            jax.tree.map(jnp.copy, weights),
             self.optimizer.init(weights),
             memory,
             env,

@@ -79,7 +79,9 @@ PEERS = {
         Peer("tianshou", (("tianshou==2.0.1",),), "peer_tianshou.py"),
         Peer("torchrl", (("torchrl==0.14.1", *GYM),), "peer_torchrl.py"),
         Peer("rllib", (("ray[rllib]==2.60.0",),), "peer_rllib.py"),
-        Peer("jax", (("jax[cpu]==0.10.2", "gymnax==1.0.1", "optax==0.2.8"),), "peer_jax.py", torch=False),
+        Peer(
+            "jax", (("jax[cpu]==0.10.2", "gymnax==1.0.1", "optax==0.2.8", "six==1.17.0"),), "peer_jax.py", torch=False
+        ),
         Peer(
             "replay",
             (("cpprb==11.0.0", "torchrl==0.14.1", "numpy==2.4.6", "ninja==1.13.2"),),
