@@ -12,6 +12,7 @@ docs/performance.md.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -60,9 +61,10 @@ def main(argv: list[str] | None = None) -> int:
     rows = []
     for names in passes:
         cases = [(who, n) for who in names for n in own.envs or ENVS[own.work] if runs(who, own.work, n)]
-        rows += measure(own.work, cases, own.repeats, own.seconds, own.solve)
+        found = measure(own.work, cases, own.repeats, own.seconds, own.solve)
+        print(f"rows: {write_rows('peers', found).name}", file=sys.stderr)
+        rows += found
     print(report(own.work, rows))
-    print(f"rows: {write_rows('peers', rows).name}")
     return 0 if all(row["pass"] for row in rows if "pass" in row) else 1
 
 
@@ -87,6 +89,9 @@ def measure(
                 answer = workers[case].ask("train", work=work, envs=case[1], seconds=span, epsilon=epsilon)
                 if repeat >= 0:
                     told[case].append(answer)
+                rate = f"{answer['env_steps'] / answer['seconds']:,.0f} env steps/s"
+                turn = f"repeat {repeat + 1} of {repeats}" if repeat >= 0 else "warm-up"
+                print(f"{turn}: {case[0]}, {case[1]} envs: {rate}", file=sys.stderr, flush=True)
         for who in dict.fromkeys(who for who, _ in cases) if seeds and work in SOLVED else ():
             best = max((case for case in cases if case[0] == who), key=lambda case: median(rates(told[case])))
             goal = {"epsilon": SOLVED_EPSILON, "target": SOLVED[work], "limit": LIMIT}
