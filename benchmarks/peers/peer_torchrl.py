@@ -14,7 +14,7 @@ from tensordict.nn import TensorDictSequential
 from torch import nn
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-from torchrl.envs import ExplorationType, RewardSum, TransformedEnv, set_exploration_type
+from torchrl.envs import ExplorationType, RewardSum, SerialEnv, TransformedEnv, set_exploration_type
 from torchrl.envs.libs.gym import GymEnv
 from torchrl.modules import MLP, EGreedyModule, QValueActor
 from torchrl.objectives import DQNLoss, HardUpdate
@@ -26,7 +26,9 @@ class Training:
     def __init__(self, work: str, envs: int, epsilon: float, seed: int) -> None:
         assert work == "cartpole"
         torch.manual_seed(seed)
-        env = TransformedEnv(GymEnv("CartPole-v1", num_envs=envs if envs > 1 else 0), RewardSum())
+        # Gymnasium's vector environments are processes there, of which 64 on one core take minutes to start
+        many = GymEnv("CartPole-v1") if envs == 1 else SerialEnv(envs, lambda: GymEnv("CartPole-v1"))
+        env = TransformedEnv(many, RewardSum())
         spec = env.full_action_spec_unbatched["action"]
         net = MLP(in_features=4, out_features=2, num_cells=[120, 84], activation_class=nn.ReLU)
         actor = QValueActor(net, in_keys=["observation"], spec=spec)
