@@ -57,6 +57,7 @@ def test_a_tuned_config_trains(
     assert main(["tune", "debug", "--seconds", "0.05", "--optim.lr", "0.002", "--out", str(out)]) == 0
     told = capsys.readouterr()
     assert "tried eagerly only: no compiler here" in told.err
+    assert "return" not in told.out, "the live lines of the trials stay away"
     tuned = read_config(out, "")
     stated = PRESETS["debug"]()
     assert (tuned.optim.lr, tuned.replay, tuned.runtime.compile) == (0.002, stated.replay, False)

@@ -7,6 +7,8 @@ with more environments does as many updates for its env steps, from staler choic
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import tempfile
 import time
@@ -127,7 +129,11 @@ def speed(config: Config, seconds: float) -> float:
     """Train for so long, learning under way; return env steps/s: the fastest third of the time, others disturb."""
     from trainer.commands.trial import go, open_run, warm_up
 
-    with tempfile.TemporaryDirectory() as folder, open_run(config, Path(folder)) as run:
+    with (
+        contextlib.redirect_stdout(io.StringIO()),  # the live line of a run that is none
+        tempfile.TemporaryDirectory() as folder,
+        open_run(config, Path(folder)) as run,
+    ):
         warm_up(run, max(1, 200 // config.env.num_envs))
         steps = max(1, 64 // config.env.num_envs)
         rates, began = [], time.monotonic()
