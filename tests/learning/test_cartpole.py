@@ -40,7 +40,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_solves_cartpole(family: str, tmp_path: Path) -> None:
-    arguments = ["train", "cartpole", "--eval.every", "0", *FAMILIES[family], *QUIET]
+    arguments = ["train", "cartpole", "--eval.every", "0", "--runtime.compile", "auto", *FAMILIES[family], *QUIET]
     run([*arguments, "--log.dir", str(tmp_path), "--log.name", "run"], tmp_path, deadline=1700)
     found = json.loads((tmp_path / "run" / "results.json").read_text())["evaluation"]
     assert found["episodes"] == 100
