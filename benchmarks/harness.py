@@ -17,7 +17,19 @@ from trainer.commands.trial import go, open_run, warm_up
 from trainer.config import Config
 from trainer.presets import PRESETS
 
-__all__ = ("WORKS", "go", "interleaved", "median", "open_run", "spread", "table", "timed", "warm_up")
+__all__ = (
+    "WORKS",
+    "cpu_time",
+    "go",
+    "interleaved",
+    "median",
+    "of_preset",
+    "open_run",
+    "spread",
+    "table",
+    "timed",
+    "warm_up",
+)
 
 
 def cartpole(num_envs: int = 64) -> Config:
@@ -58,6 +70,22 @@ def toy() -> Config:
 
 
 WORKS: dict[str, Callable[[], Config]] = {"cartpole": cartpole, "minatar": minatar, "atari": atari, "toy": toy}
+
+
+def of_preset(name: str) -> Config:
+    """Return a work, or a preset with a memory that fills at once."""
+    if name in WORKS:
+        return WORKS[name]()
+    config = PRESETS[name]()
+    start, capacity = min(config.replay.learning_starts, 1_000), min(config.replay.capacity, 20_000)
+    return replace(config, replay=replace(config.replay, capacity=capacity, learning_starts=start))
+
+
+def cpu_time(work: Callable[[], object]) -> float:
+    """Return how long this process computes for `work` [s]: on one thread what it takes, whoever else is busy."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -1,6 +1,9 @@
 """Time per step, split into env, act, replay, learn and sync: what the whole loop costs beside its parts alone.
 
-    python -m benchmarks.step [--work cartpole|minatar|atari|toy] [--repeats N] [--steps N]
+    python -m benchmarks.step [--work cartpole|minatar|atari|toy|PRESET] [--envs N] [--alone] [--compile]
+
+--alone measures the time for which one thread computes instead of the time that passes: what this costs by itself,
+whoever else is busy. --compile does what can be compiled by graphs, and measures like --alone.
 
 A repeat runs the whole loop as `trainer.train` does, with its logging and polls (`whole`), and then each part alone for
 as many steps: `env` sends and receives with fixed actions, `act` calls the policy, `learn` samples the same number of
@@ -18,13 +21,28 @@ import functools
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.harness import WORKS, go, interleaved, median, open_run, spread, table, timed, warm_up
+from benchmarks.harness import (
+    WORKS,
+    cpu_time,
+    go,
+    interleaved,
+    median,
+    of_preset,
+    open_run,
+    spread,
+    table,
+    timed,
+    warm_up,
+)
 from benchmarks.rows import write_rows
+from trainer.config import Config
+from trainer.presets import PRESETS
 from trainer.run import Run
 
 LIMITS = {"cartpole": 1.25, "minatar": 1.25, "atari": 1.1}
@@ -36,31 +54,46 @@ PARTS = ("env", "act", "learn", "replay", "sync")
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", choices=tuple(STEPS), default="cartpole")
+    parser.add_argument("--work", choices=(*STEPS, *PRESETS), default="cartpole", metavar="NAME")
+    parser.add_argument("--envs", type=int, help="another number of environments than its own")
+    parser.add_argument("--alone", action="store_true", help="one thread, its CPU time")
+    parser.add_argument("--compile", action="store_true", help="by compiled graphs; --alone is meant")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--steps", type=int, help="steps in one measurement")
     options = parser.parse_args(argv)
-    row = measure(options.work, options.repeats, options.steps or STEPS[options.work])
+    config = of_preset(options.work)
+    config = replace(config, env=replace(config.env, num_envs=options.envs or config.env.num_envs))
+    alone = options.alone or options.compile
+    if alone:
+        runtime = replace(config.runtime, device="cpu", threads=1, compile=options.compile)
+        config = replace(config, runtime=runtime)
+    row = measure(options.work, options.repeats, options.steps or STEPS.get(options.work, 100), config, alone=alone)
     print(report(row))
     print(f"rows: {write_rows('step', [row]).name}")
     return 0 if row["pass"] is not False else 1
 
 
-def measure(work: str, repeats: int, steps: int) -> dict[str, Any]:
-    """Return one row: milliseconds per step of the whole loop and of each part, and the ratio that is limited."""
-    with tempfile.TemporaryDirectory() as folder, open_run(WORKS[work](), Path(folder)) as run:
+def measure(
+    work: str, repeats: int, steps: int, config: Config | None = None, *, alone: bool = False
+) -> dict[str, Any]:
+    """Return one row: milliseconds per step of the whole loop and of each part, and the ratio that is limited.
+
+    config: other settings than those of the work; alone: measure CPU time.
+    """
+    clock = cpu_time if alone else timed
+    with tempfile.TemporaryDirectory() as folder, open_run(config or WORKS[work](), Path(folder)) as run:
         warm_up(run, steps)
         parts = Parts(run, steps)
         inside: list[dict[str, float]] = []
 
         def whole() -> float:
             with spans_of(run) as seconds:
-                took = timed(lambda: go(run, steps))
+                took = clock(lambda: go(run, steps))
             inside.append({name: value / took for name, value in seconds.items()})
             return took
 
-        alone = {name: functools.partial(timed, getattr(parts, name)) for name in PARTS}
-        took = interleaved({"whole": whole} | alone, repeats)
+        each = {name: functools.partial(clock, getattr(parts, name)) for name in PARTS}
+        took = interleaved({"whole": whole} | each, repeats)
         num_envs, threads, device = run.config.env.num_envs, torch.get_num_threads(), run.timestep.obs.device.type
         updates = sum(run.layout.updates(step) for step in parts.range()) / steps
     ratios = [
@@ -73,6 +106,8 @@ def measure(work: str, repeats: int, steps: int) -> dict[str, Any]:
         "envs": num_envs,
         "updates_per_step": updates,
         "device": device,
+        "compiled": run.config.runtime.compile is not False,
+        "clock": "cpu" if alone else "wall",
         "threads": threads,
         "steps": steps,
         "repeats": repeats,

@@ -1,6 +1,6 @@
 """CPU time per update, eager beside compiled: the same learner on the same batches, in turn, on one thread.
 
-    python -m benchmarks.step_update [--works cartpole minatar-rainbow-breakout ...] [--repeats N] [--updates N]
+    python -m benchmarks.step_update [--works cartpole minatar-rainbow-breakout ...] [--batch N] [--repeats N]
 
 `update` is `Learner.update` with everything in it; `gradient` is its part up to the gradient in the flat buffer, which
 is one graph when compiled, as clip and optimizer are another. One thread waits for nothing, so its CPU time is what an
@@ -22,11 +22,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import WORKS, interleaved, median, open_run, spread, table, warm_up
+from benchmarks.harness import cpu_time, interleaved, median, of_preset, open_run, spread, table, warm_up
 from benchmarks.rows import write_rows
 from trainer.config import Config
 from trainer.learner import Differentiate
-from trainer.presets import PRESETS
 from trainer.run import Run
 
 UPDATES = {"cartpole": 300, "atari": 10}
@@ -38,28 +37,29 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--works", nargs="+", default=DEFAULT, help="works of benchmarks.harness, or presets")
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--batch", type=int, help="another batch size than theirs")
     parser.add_argument("--updates", type=int, help="updates in one measurement")
     options = parser.parse_args(argv)
-    rows = [measure(work, options.repeats, options.updates or UPDATES.get(work, 100)) for work in options.works]
+    rows = [
+        measure(work, options.repeats, options.updates or UPDATES.get(work, 100), options.batch)
+        for work in options.works
+    ]
     print(report(rows))
     print(f"rows: {write_rows('step_update', rows).name}")
     return 0
 
 
-def config_of(work: str) -> Config:
-    """Return a work of the harness, or a preset with a memory that fills at once; compiled, on one thread."""
-    config = WORKS[work]() if work in WORKS else PRESETS[work]()
-    if work not in WORKS:
-        replay = config.replay
-        start = min(replay.learning_starts, 1_000)
-        config = replace(config, replay=replace(replay, capacity=min(replay.capacity, 20_000), learning_starts=start))
-    return replace(config, runtime=replace(config.runtime, device="cpu", threads=1, compile=True))
+def config_of(work: str, batch: int | None) -> Config:
+    """Return a work or a preset, compiled, on one thread; batch: another batch size than its own."""
+    config = of_preset(work)
+    replay = replace(config.replay, batch_size=batch or config.replay.batch_size)
+    return replace(config, replay=replay, runtime=replace(config.runtime, device="cpu", threads=1, compile=True))
 
 
-def measure(work: str, repeats: int, updates: int) -> dict[str, Any]:
+def measure(work: str, repeats: int, updates: int, batch: int | None = None) -> dict[str, Any]:
     """Return one row: microseconds per update and per gradient, eager and compiled."""
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder, open_run(config_of(work), Path(folder)) as run:
+    with tempfile.TemporaryDirectory() as folder, open_run(config_of(work, batch), Path(folder)) as run:
         start = time.perf_counter() - began
         ways: dict[str, Differentiate] = {"compiled": run.learner.compiled, "eager": lambda batch, rates: None}
         clipped: Any = run.learner.sync.clipped  # type: ignore[attr-defined]
@@ -109,13 +109,6 @@ def measure(work: str, repeats: int, updates: int) -> dict[str, Any]:
         "ratio_spread": [min(ratios), max(ratios)],
         "start_s": start,
     }
-
-
-def cpu_time(work: Callable[[], object]) -> float:
-    """Return how long this process computes for `work` [s]."""
-    began = time.process_time()
-    work()
-    return time.process_time() - began
 
 
 def every_batch(run: Run) -> Any:

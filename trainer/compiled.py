@@ -16,15 +16,7 @@ from torch.func import functional_call
 
 from trainer.learner import Found, measured, per_term, spoiled, tame, weighted
 from trainer.tape import Ask, Tape
-from trainer.types import Batch, Loss, LossOut, Rates, Sequences, Sync
-
-Function = Callable[..., Sequence[Tensor]]
-Compiler = Callable[[Function, Sequence[Tensor]], Function]
-"""(function of tensors, an example of these) -> the same function, compiled for such tensors."""
-
-
-class CannotCompileError(RuntimeError):
-    """No graph can be made of a loss and its networks; says why."""
+from trainer.types import Batch, Compiler, Function, Loss, LossOut, Rates, Sequences, Sync
 
 
 class Flat(Protocol):
@@ -65,7 +57,7 @@ class CompiledGradient:
         target: Flat,
         tape: Tape,
         compiler: Compiler,
-        refused: Callable[[CannotCompileError], None],
+        refused: Callable[[Exception], None],
     ) -> None:
         self.net, self.target_net, self.loss, self.sync = net, target_net, loss, sync
         self.online, self.target, self.tape = online, target, tape
@@ -118,7 +110,7 @@ class CompiledGradient:
             given = [field for field in tensors(batch) if field is not None]
             run = self.compiler(function, [*self._buffers(), *map(self.tape.blank, asked), *given])
         except Exception as error:  # whatever a tracer or a compiler of C++ may say
-            self.refused(CannotCompileError(in_a_line(error)))
+            self.refused(error)
             return None
         return Graph(run, asked, tuple(out.metrics), weighed)
 
@@ -160,11 +152,6 @@ class _Whole(nn.Module):
 
     def forward(self, batch: Batch | Sequences, rates: Rates) -> LossOut:
         return self.loss(self.net, self.target_net, batch, rates)
-
-
-def in_a_line(error: Exception) -> str:
-    """Return what an error is, and the first line of what it says."""
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0].strip()}"
 
 
 def tensors(batch: Batch | Sequences) -> list[Tensor | None]:

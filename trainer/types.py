@@ -8,7 +8,7 @@ Nothing of the project is imported here but the schedules. Shape legend, used in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
@@ -19,6 +19,11 @@ from trainer.schedules import Rates as Rates
 
 State = dict[str, Any]
 """A nested dict whose leaves are tensors or JSON values; what `state_dict` returns and a checkpoint stores."""
+
+
+Function = Callable[..., Sequence[Tensor]]
+Compiler = Callable[[Function, Sequence[Tensor]], Function]
+"""(function of tensors, an example of these) -> the same function, compiled for such tensors. Nothing is run."""
 
 
 class Timestep(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,8 @@ from trainer.commands.common import write_json
 from trainer.commands.demos import record_episodes
 from trainer.envs import CATCH_OPTIMAL_RETURN, CHAIN_OPTIMAL_RETURN, ShardedEnvs, make_backend
 from trainer.run import Run
-from trainer.runtime.launched import Launch
-from trainer.runtime.ranks import Ranks, process_group
+from trainer.runtime.ranks import Ranks
 from trainer.types import Choice, Rates, State, Timestep
-
-
-@pytest.fixture(scope="module")
-def alone() -> Iterator[Ranks]:
-    with process_group(torch.device("cpu"), Launch(0, 0, 1, 1, False), 30.0) as ranks:
-        yield ranks
 
 
 @pytest.fixture(scope="module")

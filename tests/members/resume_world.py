@@ -10,15 +10,12 @@ import shutil
 import sys
 import tempfile
 import traceback
-from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from running import build, close, go, resumed
+from running import build, close, go, resumed, same, state
 from teachers import fill
 
-from trainer.run import Run
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import Ranks, process_group
 
@@ -40,29 +37,6 @@ def difference(arguments: list[str], folder: Path, ranks: Ranks) -> str:
         return ", ".join(name for name, value in expected.items() if not same(value, found[name]))
     finally:
         close(whole, first, second)
-
-
-def state(run: Run) -> dict[str, Any]:
-    """All that a run is, by path; but for the position in the log file."""
-    with run.sync.agreed():
-        replicated = {name: part for name, part in run.replicated_state().items() if name != "logger"}
-    return leaves({"replicated": replicated, **{str(shard): part for shard, part in run.sharded_state().items()}})
-
-
-def leaves(nested: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(nested, dict):
-        return {name: leaf for k, part in nested.items() for name, leaf in leaves(part, f"{prefix}/{k}").items()}
-    if isinstance(nested, list | tuple):
-        return leaves(dict(enumerate(nested)), prefix)
-    if is_dataclass(nested) and not isinstance(nested, type):
-        return leaves({field.name: getattr(nested, field.name) for field in fields(nested)}, prefix)
-    return {prefix: nested}
-
-
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
-    return bool(one == other)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from trainer import checkpoint
 from trainer.build import build_run
@@ -67,3 +70,28 @@ def close(*runs: Run) -> None:
     for run in runs:
         run.logger.close()
         run.envs.close()
+
+
+def state(run: Run) -> dict[str, Any]:
+    """All that a run is, by path; but for the position in the log file."""
+    with run.sync.agreed():
+        replicated = {name: part for name, part in run.replicated_state().items() if name != "logger"}
+    return leaves({"replicated": replicated, **{str(shard): part for shard, part in run.sharded_state().items()}})
+
+
+def leaves(nested: Any, prefix: str = "") -> dict[str, Any]:
+    """Every leaf of nested containers by its path."""
+    if isinstance(nested, dict):
+        return {name: leaf for k, part in nested.items() for name, leaf in leaves(part, f"{prefix}/{k}").items()}
+    if isinstance(nested, list | tuple):
+        return leaves(dict(enumerate(nested)), prefix)
+    if is_dataclass(nested) and not isinstance(nested, type):
+        return leaves({field.name: getattr(nested, field.name) for field in fields(nested)}, prefix)
+    return {prefix: nested}
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two leaves are equal, bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    return bool(one == other)

@@ -9,14 +9,12 @@ from pathlib import Path
 
 import pytest
 import resume_world
-import torch
 from launching import run
 from teachers import make_library
 
 from trainer.config import Config
 from trainer.presets import PRESETS
-from trainer.runtime.launched import Launch
-from trainer.runtime.ranks import process_group
+from trainer.runtime.ranks import Ranks
 
 GAMES = ("asterix", "freeway", "seaquest", "spaceinvaders")
 FAMILIES = [name for name in PRESETS if not name.endswith(GAMES)]
@@ -83,9 +81,8 @@ def small(config: Config) -> Config:
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with process_group(torch.device("cpu"), Launch(0, 0, 1, 1, False), 30.0) as alone:
-        return make_library(tmp_path_factory.mktemp("library"), alone, ("toy/Catch",))
+def library(alone: Ranks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_library(tmp_path_factory.mktemp("library"), alone, ("toy/Catch",))
 
 
 Told = Callable[..., dict[str, str]]

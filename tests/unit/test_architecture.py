@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "learner": {"types"},
     "tape": {"types"},
     "compiled": {"types", "learner", "tape"},
+    "compiled_acting": {"types", "tape", "compiled", "policy"},
     "compilable": {"config"},
     "skipped": set(),
     "evaluate": {"types"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,39 +13,31 @@ import torch
 from launching import run as run_program
 from members import MEMBERS, SLOW
 from running import build, close, go
-from teachers import fill, make_library
+from teachers import fill
 from torch import Tensor
 
 from trainer.build.compile import compile_function
 from trainer.build.sync import build_levels
 from trainer.compilable import check_compile
 from trainer.compiled import correction
+from trainer.compiled_acting import CompiledActor
 from trainer.config import Config, ConfigError, OptimConfig, RuntimeConfig
 from trainer.learner import Found, weighted
+from trainer.policy import Actor
 from trainer.presets import PRESETS
+from trainer.replay import CompiledMemory
+from trainer.replay.compiled import Method, _fields
 from trainer.run import AgreedError, Run
-from trainer.runtime.launched import Launch
-from trainer.runtime.ranks import Ranks, process_group
+from trainer.runtime.ranks import Ranks
 from trainer.sync import ClippedOptimizer, FlatParameters
 from trainer.sync.fused import FusedOptimizer
-from trainer.types import Rates
+from trainer.types import Batch, Choice, Rates, Timestep
 
 QUICK = ("rainbow",)
 """Compiling takes seconds; what this one does not have is in `make test-slow`."""
 NEVER = ("r2d2",)
 F64 = ("--runtime.dtype", "float64")
 COMPILED = ("--runtime.compile", "True")
-
-
-@pytest.fixture(scope="module")
-def alone() -> Iterator[Ranks]:
-    with process_group(torch.device("cpu"), Launch(0, 0, 1, 1, False), 30.0) as ranks:
-        yield ranks
-
-
-@pytest.fixture(scope="module")
-def library(alone: Ranks, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_library(tmp_path_factory.mktemp("library"), alone)
 
 
 def compare(run: Run, steps: int) -> int:
@@ -80,6 +72,10 @@ def compare(run: Run, steps: int) -> int:
         return found
 
     learner.compiled = both
+    if isinstance(run.replay, CompiledMemory):
+        watch_memory(run.replay)
+    if isinstance(run.policy, CompiledActor):
+        watch_actor(run.policy)
     go(run, steps)
     return count
 
@@ -93,6 +89,44 @@ CASES = [
     for member in MEMBERS | SLOW
     if member not in NEVER
 ]
+
+
+def watch_memory(memory: CompiledMemory) -> None:
+    """Let each graph of a memory work beside the method it was made of."""
+    graphs = memory._run
+
+    def both(method: Method, given: Sequence[Tensor]) -> list[Batch]:
+        other = memory.over([buffer.clone() for buffer in memory.buffers()])
+        expected = method(other, *given) or []
+        found = graphs(method, given)
+        for one, two in zip(memory.buffers(), other.buffers(), strict=True):
+            same(one, two)
+        for one, two in zip(found, expected, strict=True):
+            assert [field is None for field in one] == [field is None for field in two]
+            for mine, theirs in zip(_fields(one), _fields(two), strict=True):
+                assert (mine.shape, mine.stride(), mine.dtype) == (theirs.shape, theirs.stride(), theirs.dtype)
+                same(mine, theirs)
+        return found
+
+    memory._run = both  # type: ignore[method-assign]
+
+
+def watch_actor(actor: CompiledActor) -> None:
+    """Let the graph of an actor choose beside the actor it was made of."""
+    act = actor.act
+
+    def both(timestep: Timestep, rates: Rates) -> Choice:
+        before = copy.deepcopy(actor.state_dict())
+        expected = Actor.act(actor, timestep, rates)
+        after = copy.deepcopy(actor.state_dict())
+        actor.load_state_dict(before)
+        found = act(timestep, rates)
+        for shard, state in actor.state_dict().items():
+            assert torch.equal(state["explorer"]["generator"], after[shard]["explorer"]["generator"]), "the same draws"
+        assert torch.equal(found.action, expected.action)
+        return found
+
+    actor.act = both  # type: ignore[method-assign]
 
 
 @pytest.mark.timeout(300)

@@ -82,7 +82,7 @@ def test_all_transitions_are_drawn_equally_often() -> None:
     demos = demonstrations()
     memory, sampler = store(demos, {0: 1, 1: 2})
     count = len(demos.action)
-    drawn = sampler.sample(500, 2 * count)
+    drawn = sampler.index(sampler.draw(500, 2 * count))
     assert drawn.shape == (500, 2 * count)
     found, times = drawn.flatten().unique(return_counts=True)
     assert torch.equal(found, memory.ring.locate(torch.arange(count), torch.tensor(0)).sort().values)

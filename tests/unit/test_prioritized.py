@@ -102,7 +102,7 @@ def test_whoever_is_alive_has_a_priority_and_nobody_else(mode: str, horizon: int
         assert set(now[(before == 0) & (now > 0)].tolist()) <= {fresh}, "new ones enter at the highest so far"
         if len(alive) < 12:
             continue
-        index = memory.sampler.sample(1, 64)[0]
+        index = memory.sampler.index(memory.sampler.draw(1, 64))[0]
         assert set(index.tolist()) <= set(alive)
         memory.reprioritize(index[:8], told(torch.rand(8, generator=rng) * step / 20))
     assert all(cursor > 3 * memory.ring.rows for cursor in naive.cursor)
@@ -113,7 +113,7 @@ def test_sampling_follows_the_priorities_equally_over_shards() -> None:
     memory = make(4, 40, horizon=3, batch=200)
     Player(FakeEnvs(4, "next_step", 1, "repeat", 7, ends=0.3)).play(75, memory)
     p = random_errors(memory)
-    drawn = memory.sampler.sample(400, 200)
+    drawn = memory.sampler.index(memory.sampler.draw(400, 200))
     assert drawn.shape == (400, 200)
     lane = drawn % 4
     assert bool((lane[:, :100] < 2).all() and (lane[:, 100:] >= 2).all()), "100 of each shard, in the shards' order"
@@ -135,7 +135,7 @@ def test_draws_are_stratified() -> None:
     memory = make(4, 40, batch=128)
     Player(FakeEnvs(4, "same_step", 1, "repeat", 8)).play(60, memory)
     p = random_errors(memory)
-    for drawn in memory.sampler.sample(5, 128):
+    for drawn in memory.sampler.index(memory.sampler.draw(5, 128)):
         counts = torch.bincount(drawn, minlength=len(p)).double().view(-1, 2, 2)
         share = p.view(-1, 2, 2)
         expected = 64 * share / share.sum((0, 2), keepdim=True)
@@ -221,7 +221,7 @@ def test_the_highest_is_that_of_all_ranks_and_never_falls() -> None:
     memory = make()
     player = Player(FakeEnvs(4, "same_step", 1, "repeat", 3, ends=0))
     player.play(10, memory)
-    index = memory.sampler.sample(1, 8)[0]
+    index = memory.sampler.index(memory.sampler.draw(1, 8))[0]
     memory.reprioritize(index, UpdateOut(priority=torch.full((8,), 0.1), highest=torch.tensor(7.0)))
     memory.reprioritize(index, UpdateOut(priority=torch.full((8,), 0.2), highest=torch.tensor(3.0)))
     before = priorities(memory)

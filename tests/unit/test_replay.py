@@ -236,7 +236,7 @@ def test_sampling_is_uniform_within_a_shard_and_equal_over_shards(horizon: int) 
     player.play(75, memory)  # NEXT_STEP: lanes hold different numbers of transitions
     sizes = [len(alive_of(memory, lane)) for lane in range(4)]
     assert len(set(sizes)) > 1
-    index = memory.sampler.sample(200, 200)
+    index = memory.sampler.index(memory.sampler.draw(200, 200))
     assert index.shape == (200, 200)
     lane = index % memory.ring.lanes
     assert bool((lane[:, :100] < 2).all())

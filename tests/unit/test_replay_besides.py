@@ -163,7 +163,7 @@ def test_build(kind: str) -> None:
     )
     memory = built(config, Layout(config, 4, 2, 1))
     Player(FakeEnvs(4, "same_step", 1, "repeat", 0)).play(30, memory)
-    batch = memory.fetch(memory.sampler.sample(1, 4)[0])
+    batch = memory.fetch(memory.sampler.index(memory.sampler.draw(1, 4))[0])
     assert batch.next_action is None
     assert torch.equal(
         batch.mask,
@@ -181,7 +181,7 @@ def test_build(kind: str) -> None:
 def test_build_leaves_away_what_nobody_asked_for() -> None:
     memory = built(CONFIG, Layout(CONFIG, 1, 1, 0))
     Player(FakeEnvs(8, "same_step", 1, "repeat", 0)).play(30, memory)
-    (batch,) = [memory.fetch(memory.sampler.sample(1, 8)[0])]
+    (batch,) = [memory.fetch(memory.sampler.index(memory.sampler.draw(1, 8))[0])]
     assert (batch.probability, batch.next_action, batch.mask, batch.task, batch.expert) == (None,) * 5
     assert memory.ring.horizon == 2
 
@@ -191,7 +191,7 @@ def test_build_lets_sarsa_wait_for_the_next_action() -> None:
     memory = built(config, Layout(config, 1, 1, 0))
     Player(FakeEnvs(8, "same_step", 1, "repeat", 0)).play(30, memory)
     assert memory.ring.horizon == 3
-    assert memory.fetch(memory.sampler.sample(1, 8)[0]).next_action is not None
+    assert memory.fetch(memory.sampler.index(memory.sampler.draw(1, 8))[0]).next_action is not None
 
 
 def test_the_tree_is_counted() -> None:

@@ -147,7 +147,7 @@ def test_batches_draw_equally_from_every_task_and_say_which() -> None:
     envs = build_envs(made, layout, looked, CPU)
     net = build_net(made, looked, CPU)
     replay = build_replay(made, layout, looked, net, CPU, F32)
-    policy = build_policy(made, layout, looked, net, CPU)
+    policy, _ = build_policy(made, layout, looked, net, CPU)
     now = envs.reset()
     taken: set[int] = set()
     for step in range(1, 120):

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from trainer.compilable import obstacle
-from trainer.compiled import CannotCompileError, CompiledGradient, Compiler, Function, in_a_line
+from trainer.compiled import CompiledGradient
+from trainer.compiled_acting import CompiledActor
 from trainer.config import Config, ConfigError
+from trainer.layout import Layout
 from trainer.learner import Differentiate
-from trainer.replay import ReplayMemory
+from trainer.policy import Actor, EpsilonGreedy, Greedy
+from trainer.replay import CompiledMemory, ReplayMemory, WithDemos
 from trainer.run import AgreedError
 from trainer.runtime.ranks import Ranks
+from trainer.streams import Streams
 from trainer.sync import Strategy
 from trainer.tape import Tape
-from trainer.types import Loss, Rates, Replay
+from trainer.types import Compiler, Function, Loss, Rates, Replay
 
 WITHOUT = "updates run eagerly, one operation at a time; --runtime.compile False leaves this line away"
+_STEPS = 1000
+"""Steps that are looked through for how many updates one may have."""
 
 
 def build_compiler(config: Config, ranks: Ranks) -> tuple[Compiler | None, str]:
@@ -32,28 +39,32 @@ def build_compiler(config: Config, ranks: Ranks) -> tuple[Compiler | None, str]:
     return (None, f"not compiled: {problems[0]}; {WITHOUT}") if problems else (compile_function, "")
 
 
+def refuser(config: Config, say: Callable[[str], None]) -> Callable[[Exception], None]:
+    """Return what is told why something could not be made a graph of: it says so and lets that be, or raises."""
+
+    def refused(error: Exception) -> None:
+        if config.runtime.compile is True:
+            raise AgreedError(f"--runtime.compile True: {_in_a_line(error)}; use --runtime.compile False or auto")
+        say(f"not compiled: {_in_a_line(error)}; {WITHOUT}")
+
+    return refused
+
+
 def build_gradient(
-    config: Config,
     net: nn.Module,
     target_net: nn.Module,
     loss: Loss,
     sync: Strategy,
     tape: Tape,
     compiler: Compiler | None,
-    say: Callable[[str], None],
+    refused: Callable[[Exception], None],
 ) -> Differentiate:
     """Return how gradients are found ahead of the eager way: by compiled graphs where there is a compiler, or not.
 
-    net, target_net: the raw networks; tape: what `loss` draws from; say: is told where a loss cannot be traced.
+    net, target_net: the raw networks; tape: what `loss` draws from; refused: is told where a loss cannot be traced.
     """
     if compiler is None:
         return _nothing
-
-    def refused(error: CannotCompileError) -> None:
-        if config.runtime.compile is True:
-            raise AgreedError(f"--runtime.compile True: {error}; use --runtime.compile False or auto")
-        say(f"not compiled: {error}; {WITHOUT}")
-
     return CompiledGradient(
         net,
         target_net,
@@ -67,25 +78,62 @@ def build_gradient(
     )
 
 
-def compile_ahead(gradient: Differentiate, replay: Replay) -> None:
-    """Compile what the batches of `replay` need before training begins, where it can show one while it is empty."""
+def build_actor(
+    actor: Actor,
+    sync: Strategy,
+    draws: Streams,
+    device: torch.device,
+    compiler: Compiler | None,
+    refused: Callable[[Exception], None],
+) -> Actor:
+    """Return what acts as `actor` does, by a graph where there is a compiler and the actor remembers nothing.
+
+    draws: what its network draws from.
+    """
+    chooser, explorer = actor.chooser, actor.explorer
+    if compiler is None or type(chooser) is not Greedy or type(explorer) is not EpsilonGreedy:
+        return actor
+    tape = Tape(draws, device, draws.dtype)
+    given = chooser.given._replace(draws=None if chooser.given.draws is None else tape)
+    chooser = Greedy(chooser.net, device, given)
+    return CompiledActor(chooser, explorer, flat=sync.flat, tape=tape, compiler=compiler, refused=refused)
+
+
+def compile_ahead(
+    gradient: Differentiate,
+    replay: Replay,
+    layout: Layout,
+    compiler: Compiler | None,
+    refused: Callable[[Exception], None],
+) -> None:
+    """Compile what can be compiled before training begins: what stores and draws, and updates if replay shows a batch.
+
+    layout: says how many updates a step may have.
+    """
+    own = replay.own if isinstance(replay, WithDemos) else replay
+    if compiler is not None and isinstance(own, CompiledMemory) and own.ring.device == own.device:
+        first = layout.config.replay.learning_starts // layout.config.env.num_envs
+        counts = {layout.updates(step) for step in range(first, first + _STEPS)} - {0}
+        own.compile(partial(compile_function, tried=False), sorted(counts), refused)
     if isinstance(gradient, CompiledGradient) and isinstance(replay, ReplayMemory):
         gradient.prepare(replay.fetch(torch.zeros(replay.batch_size, dtype=torch.int64, device=replay.ring.device)))
 
 
-def compile_function(function: Function, example: Sequence[Tensor]) -> Function:
-    """Return `function` as one graph, compiled for tensors like those of `example`.
+def compile_function(function: Function, example: Sequence[Tensor], *, tried: bool = True) -> Function:
+    """Return `function` as one graph, compiled for tensors like those of `example`, and run once if it is to be tried.
 
     It is traced by torch.fx, not by Dynamo, whose guards a pure function of tensors does not need: they would cost a
     quarter of a small update. On a CPU the code between kernels is C++ as well.
     """
+    assert len({id(tensor) for tensor in example}) == len(example), "a tracer would take two of them for one"
     graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
     options = {
         "cpp_wrapper": example[0].device.type == "cpu",
         "optimize_scatter_upon_const_tensor": False,  # it rounds the constant to single precision
     }
     compiled: Function = torch._inductor.compile(graph, list(example), options=options)
-    compiled(*example)
+    if tried:
+        compiled(*example)
     return compiled
 
 
@@ -100,9 +148,14 @@ def compiler_problem(device: torch.device) -> str | None:
     try:
         compile_function(lambda x: [x + 1], [torch.zeros(2, device=device)])
     except Exception as error:  # whatever is missing: a compiler, its headers, a folder to write into
-        return f"torch cannot compile here ({in_a_line(error)})"
+        return f"torch cannot compile here ({_in_a_line(error)})"
     return None
 
 
 def _nothing(batch: object, rates: Rates) -> None:
     return None
+
+
+def _in_a_line(error: Exception) -> str:
+    """Return what an error is, and the first line of what it says."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0].strip()}"

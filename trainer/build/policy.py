@@ -34,8 +34,8 @@ def build_policy(
     net: nn.Module,
     device: torch.device,
     teacher: Teacher | None = None,
-) -> Actor:
-    """Return the policy of this rank's environments; everything random about it is the shards' own."""
+) -> tuple[Actor, Streams]:
+    """Return the policy of this rank's environments, and what its network draws from; all of it the shards' own."""
     generators = {shard: seeding.generator(config.seed, "policy", shard, device) for shard in layout.owned}
     draws = Streams(generators, device, DTYPES[config.runtime.dtype])
     random = config.net.noisy or config.net.head == "iqn"
@@ -57,7 +57,7 @@ def build_policy(
     if teacher is not None and config.teacher.act > 0:
         mine = {shard: seeding.generator(config.seed, "teacher", shard, device) for shard in layout.owned}
         explorer = Demonstrator(explorer, teacher, config.teacher.act, envs, mine, device, tasks)
-    return Actor(chooser, explorer)
+    return Actor(chooser, explorer), draws
 
 
 def recurrent(

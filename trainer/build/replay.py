@@ -12,7 +12,16 @@ from trainer.build.sequences import build_sequences, check_sequence_memory
 from trainer.config import Config, ConfigError
 from trainer.envs import EnvSpec
 from trainer.layout import Layout
-from trainer.replay import Frames, HeadMask, PrioritizedSampler, ReplayMemory, Ring, SumTree, UniformSampler
+from trainer.replay import (
+    CompiledMemory,
+    Frames,
+    HeadMask,
+    PrioritizedSampler,
+    ReplayMemory,
+    Ring,
+    SumTree,
+    UniformSampler,
+)
 from trainer.runtime import seeding
 from trainer.runtime.launched import Launch
 from trainer.runtime.machine import human
@@ -64,7 +73,8 @@ def _transitions(
         if config.replay.kind == "prioritized"
         else UniformSampler(ring, streams)
     )
-    return ReplayMemory(
+    kind = ReplayMemory if config.runtime.compile is False else CompiledMemory
+    return kind(
         ring,
         frames,
         sampler,

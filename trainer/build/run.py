@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from trainer import checkpoint
-from trainer.build.compile import build_compiler, build_gradient, compile_ahead
+from trainer.build.compile import build_actor, build_compiler, build_gradient, compile_ahead, refuser
 from trainer.build.envs import build_envs
 from trainer.build.evaluation import build_evaluator
 from trainer.build.losses import build_loss
@@ -68,6 +68,7 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
     )
     if why_not:
         logger.message(why_not)
+    refused = refuser(config, logger.message)
     tape = Tape(draws, device, dtype)
     loss = build_loss(config, spec, net, tape, device, teacher)
     learner = Learner(
@@ -76,10 +77,11 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
         loss,
         sync,
         max_grad_norm=config.optim.max_grad_norm,
-        compiled=build_gradient(config, net, target_net, loss, sync, tape, compiler, logger.message),
+        compiled=build_gradient(net, target_net, loss, sync, tape, compiler, refused),
     )
     replay = build_replay(config, layout, spec, net, device, dtype)
-    compile_ahead(learner.compiled, replay)
+    compile_ahead(learner.compiled, replay, layout, compiler, refused)
+    actor, acting_draws = build_policy(config, layout, spec, net, device, teacher)
     disk = Disk(lambda action, path: faults.passes("write")) if faults else Disk()
     write, written = _checkpoints(config, run_dir, ranks, disk)
     run = Run(
@@ -87,7 +89,7 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
         layout=layout,
         peers=ranks,
         envs=envs,
-        policy=build_policy(config, layout, spec, net, device, teacher),
+        policy=build_actor(actor, sync, acting_draws, device, compiler, refused),
         replay=replay,
         learner=learner,
         draws=draws,

@@ -17,7 +17,7 @@ from trainer.nets import StageNetwork
 from trainer.runtime.ranks import NAMING, Ranks
 from trainer.runtime.spans import Spans
 from trainer.sync import ClippedOptimizer, FlatParameters, Level, Meeting, Staged, Strategy, Wire
-from trainer.sync.fused import Compiler, FusedOptimizer
+from trainer.sync.fused import FusedOptimizer
 from trainer.sync.gossip import Gossip, exponential, ring
 from trainer.sync.lean import lean
 from trainer.sync.local_sgd import LocalSGD, Outer, node_wire
@@ -25,6 +25,7 @@ from trainer.sync.overlap import Delayed
 from trainer.sync.server import AsyncServer, SyncServer
 from trainer.sync.shared import SharedMemory, share
 from trainer.sync.zero1 import ShardedOptimizer
+from trainer.types import Compiler
 
 
 def build_sync(

@@ -31,11 +31,18 @@ class EpsilonGreedy:
 
     def explore(self, greedy: Tensor, timestep: Timestep, rates: Rates) -> Tensor:
         """Return the actions to take, [N]."""
+        return self.mix(greedy, self.draw(), rates.epsilon)
+
+    def draw(self) -> Tensor:
+        """Return the random numbers of a step, [2, N]."""
         draws = [self._draw(generator) for generator in self.generators.values()]
-        explore, which = draws[0] if len(draws) == 1 else torch.cat(draws, 1)
+        return draws[0] if len(draws) == 1 else torch.cat(draws, 1)
+
+    def mix(self, greedy: Tensor, draws: Tensor, epsilon: float | Tensor) -> Tensor:
+        """Return the actions to take, [N], as a function of tensors alone."""
+        explore, which = draws
         random = (which * self.num_actions).long()
-        chance = rates.epsilon if self.ladder is None else self.ladder
-        return torch.where(explore < chance, random, greedy)
+        return torch.where(explore < (epsilon if self.ladder is None else self.ladder), random, greedy)
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         """Return uniform numbers, [2, environments of a shard]; double precision keeps the last action reachable."""

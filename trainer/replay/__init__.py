@@ -1,6 +1,7 @@
 """Replay: a ring of rows, frame stacks, the n-step fold and samplers. Knows nothing of ranks, only of lanes."""
 
 from trainer.replay.book import SequenceBook
+from trainer.replay.compiled import CompiledMemory
 from trainer.replay.demos import Demonstrations, DemoSampler, WithDemos, demo_ring
 from trainer.replay.frames import Frames
 from trainer.replay.heads import HeadMask
@@ -13,6 +14,7 @@ from trainer.replay.tree import SumTree
 from trainer.replay.uniform import UniformSampler
 
 __all__ = [
+    "CompiledMemory",
     "DemoSampler",
     "Demonstrations",
     "Frames",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
+from trainer.replay.draws import uniform
 from trainer.replay.frames import Frames
 from trainer.replay.memory import ReplayMemory
 from trainer.replay.ring import START, STOP, TERMINAL, Ring
@@ -101,14 +103,24 @@ class DemoSampler:
         self.ring, self.transitions, self.generators = ring, transitions, generators
         self._lane = torch.zeros((), dtype=torch.int64, device=ring.device)
 
-    def sample(self, updates: int, batch_size: int) -> Tensor:
+    def draw(self, updates: int, batch_size: int) -> Tensor:
+        """Return the random numbers of so many batches, [S, updates, batch_size / S]."""
+        return uniform(self.generators, (updates, batch_size // len(self.generators)), self.ring.device)
+
+    def index(self, draws: Tensor) -> Tensor:
         """Return flat ring indices, [updates, batch_size], shard after shard within a batch."""
-        shards = len(self.generators)
-        draws = torch.empty(shards, updates * batch_size // shards, dtype=torch.float64, device=self.ring.device)
-        for row, generator in zip(draws, self.generators.values(), strict=True):
-            row.uniform_(generator=generator)
         index = self.ring.locate((draws * self.transitions).long(), self._lane)
-        return index.view(shards, updates, -1).transpose(0, 1).reshape(updates, batch_size)
+        return index.transpose(0, 1).flatten(1)
+
+    def buffers(self) -> list[Tensor]:
+        """Return what changes: nothing."""
+        return []
+
+    def over(self, ring: Ring, buffers: Iterator[Tensor]) -> Self:
+        """Return the same sampler over another ring."""
+        other = copy.copy(self)
+        other.ring = ring
+        return other
 
     def state_dict(self) -> State:
         return {str(shard): {"generator": g.get_state()} for shard, g in self.generators.items()}
@@ -142,7 +154,7 @@ class WithDemos:
 
     def lesson(self) -> Batch:
         """Return a batch of demonstrations alone."""
-        index = self.sampler.sample(1, self.batch_size)[0]
+        index = self.sampler.index(self.sampler.draw(1, self.batch_size))[0]
         return self._marked(self.demos.fetch(index))
 
     def _join(self, own: Batch, demos: Batch) -> Batch:

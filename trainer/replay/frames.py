@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from trainer.replay.ring import Ring, pick
 from trainer.types import Timestep
+
+
+class Happened(NamedTuple):
+    """What actions made of the observations of N lanes, as a ring takes it."""
+
+    frame: Tensor  # [N, *frame]
+    action: Tensor  # [N] int64
+    reward: Tensor  # [N] float32, unclipped
+    terminated: Tensor  # [N] bool, and so are the next three; as in `Timestep`
+    truncated: Tensor
+    life_lost: Tensor
+    reset: Tensor
+    next_frame: Tensor  # [N, *frame]
 
 
 class Frames:
@@ -27,19 +40,30 @@ class Frames:
         """Return what a row keeps of observations: [N, *] -> [N, *frame]."""
         return obs if self.stack == 1 else obs[:, -1]
 
-    def store(self, ring: Ring, timestep: Timestep, action: Tensor, after: Timestep, *, clip_reward: bool) -> None:
-        """Write what `action` [N] made of a timestep; rows that an autoreset made are no transitions."""
-        now = ring.device
-        reward = after.reward.clamp(-1, 1) if clip_reward else after.reward
+    def happened(self, timestep: Timestep, action: Tensor, after: Timestep, device: torch.device) -> Happened:
+        """Return what `action` [N] made of a timestep, on the device of the ring."""
+        return Happened(
+            self.newest(timestep.obs).to(device),
+            action.to(device),
+            after.reward.to(device),
+            after.terminated.to(device),
+            after.truncated.to(device),
+            after.life_lost.to(device),
+            after.reset.to(device),
+            self.newest(after.final_obs).to(device),
+        )
+
+    def store(self, ring: Ring, what: Happened, *, clip_reward: bool) -> None:
+        """Write what happened behind `ring.before_step`; rows that an autoreset made are no transitions."""
         ring.add(
-            self.newest(timestep.obs).to(now),
-            action.to(now),
-            reward.to(now),
-            terminal=(after.terminated | after.life_lost).to(now),
-            done=(after.terminated | after.truncated).to(now),
-            life_lost=after.life_lost.to(now),
-            reset=after.reset.to(now),
-            next_frame=self.newest(after.final_obs).to(now),
+            what.frame,
+            what.action,
+            what.reward.clamp(-1, 1) if clip_reward else what.reward,
+            terminal=what.terminated | what.life_lost,
+            done=what.terminated | what.truncated,
+            life_lost=what.life_lost,
+            reset=what.reset,
+            next_frame=what.next_frame,
         )
 
     def gather(self, ring: Ring, index: Tensor) -> Tensor:

@@ -1,14 +1,18 @@
-"""The replay memory of one rank: storage, frame stacks, n-step fold and sampler, composed."""
+"""The replay memory of one rank: storage, frame stacks, n-step fold and sampler, composed.
+
+What it does to its buffers is told by three methods of tensors alone, so that each can be one compiled graph.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
-from trainer.replay.frames import Frames
+from trainer.replay.frames import Frames, Happened
 from trainer.replay.heads import HeadMask
 from trainer.replay.nstep import fold
 from trainer.replay.prioritized import PrioritizedSampler
@@ -26,8 +30,17 @@ class Sampler(Stateful, Protocol):
     @property
     def lanes_per_shard(self) -> int: ...
 
-    def sample(self, updates: int, batch_size: int) -> Tensor:
+    def draw(self, updates: int, batch_size: int) -> Tensor:
+        """Return the random numbers of so many batches, [S, updates, batch_size / S]."""
+
+    def index(self, draws: Tensor) -> Tensor:
         """Return flat ring indices, [updates, batch_size], shard after shard within a batch."""
+
+    def buffers(self) -> list[Tensor]:
+        """Return all that ever changes, besides the ring."""
+
+    def over(self, ring: Ring, buffers: Iterator[Tensor]) -> Self:
+        """Return the same sampler over another ring, and over other buffers, as many as it needs."""
 
 
 class ReplayMemory:
@@ -68,26 +81,54 @@ class ReplayMemory:
 
     def add(self, timestep: Timestep, choice: Choice, next_timestep: Timestep) -> None:
         """Store what happened between two timesteps; rows that an autoreset made are no transitions."""
-        self.frames.store(self.ring, timestep, choice.action, next_timestep, clip_reward=self.clip_reward)
-        if self._priorities is not None:
-            self._priorities.follow()
+        self.ring.before_step()
+        self.store(*self.frames.happened(timestep, choice.action, next_timestep, self.ring.device))
 
     def batches(self, step: int) -> Iterator[Batch]:
         """Yield this step's batches; one gather serves all of them, unless each changes the priorities of the next."""
         count = self.updates(step)
         if count == 0 or step < self._wait:
             return
+        for together in [count] if self._priorities is None else [1] * count:
+            yield from self.drawn(self.sampler.draw(together, self.batch_size))
+
+    def reprioritize(self, index: Tensor, result: UpdateOut) -> None:
+        """Take the new priorities of a batch; uniform sampling has none."""
         if self._priorities is not None:
-            for _ in range(count):
-                yield self.fetch(self.sampler.sample(1, self.batch_size)[0])
-            return
-        index = self.sampler.sample(count, self.batch_size)
+            assert result.highest is not None, "only uniform sampling does without"
+            here = self.ring.device
+            self.prioritize(index.to(here), result.priority.to(here), result.highest.to(here))
+
+    def store(self, *happened: Tensor) -> None:
+        """Write what happened, the fields of `Happened`, behind `ring.before_step`."""
+        self.frames.store(self.ring, Happened(*happened), clip_reward=self.clip_reward)
+        if self._priorities is not None:
+            self._priorities.follow()
+
+    def drawn(self, draws: Tensor) -> list[Batch]:
+        """Return the batches that random numbers [S, updates, K] choose; one gather serves all of them."""
+        index = self.sampler.index(draws)
         everything = self.fetch(index.flatten())
-        if count == 1:
-            yield everything
-            return
-        for begin in range(0, count * self.batch_size, self.batch_size):
-            yield _rows(everything, begin, self.batch_size)
+        if len(index) == 1:
+            return [everything]
+        return [_rows(everything, begin, index.shape[1]) for begin in range(0, index.numel(), index.shape[1])]
+
+    def prioritize(self, index: Tensor, error: Tensor, highest: Tensor) -> None:
+        """Take the |TD errors| [K] of transitions, and the largest of all ranks, []."""
+        assert self._priorities is not None
+        self._priorities.reprioritize(index, error, highest)
+
+    def buffers(self) -> list[Tensor]:
+        """Return all that these three change."""
+        return [*self.ring.buffers(), *self.sampler.buffers()]
+
+    def over(self, buffers: Sequence[Tensor]) -> Self:
+        """Return the same memory over other buffers."""
+        other, rest = copy.copy(self), iter(buffers)
+        other.ring = self.ring.over(rest)
+        other.sampler = self.sampler.over(other.ring, rest)
+        other._priorities = other.sampler if isinstance(other.sampler, PrioritizedSampler) else None
+        return other
 
     def fetch(self, index: Tensor) -> Batch:
         """Return the transitions at flat ring indices [K], folded, on the learner's device."""
@@ -140,11 +181,6 @@ class ReplayMemory:
         after = ring.shift(window, 1)
         obs = self.frames.gather(ring, after.flatten())
         return Future(obs.view(*after.shape, *obs.shape[1:]), pick(ring.action, window).long(), valid)
-
-    def reprioritize(self, index: Tensor, result: UpdateOut) -> None:
-        """Take the new priorities of a batch; uniform sampling has none."""
-        if self._priorities is not None:
-            self._priorities.reprioritize(index, result)
 
     def wait_until(self, step: int) -> None:
         """Yield no batches before `step`, while an empty memory fills."""

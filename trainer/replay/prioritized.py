@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from trainer.replay.draws import uniform
 from trainer.replay.ring import Ring
 from trainer.replay.tree import SumTree
-from trainer.types import State, UpdateOut
+from trainer.types import State
 
 EPS = 1e-6
 """Added to |TD error|, so that every living transition can be drawn again (section 3.3)."""
@@ -36,21 +39,32 @@ class PrioritizedSampler:
         self._first_leaf, self._first_lane = shard[:, None] * self.tree.size, shard[:, None] * self.lanes_per_shard
         self._surplus = (shard * (self.tree.size - self.lanes_per_shard)).repeat_interleave(self.lanes_per_shard)
 
+    def buffers(self) -> list[Tensor]:
+        """Return all that ever changes, besides the ring."""
+        return [*self.tree.buffers(), self.highest, self._mature, self._tail]
+
+    def over(self, ring: Ring, buffers: Iterator[Tensor]) -> Self:
+        """Return the same sampler over another ring, and over other buffers, as many as it needs."""
+        other = copy.copy(self)
+        other.ring, other.tree = ring, self.tree.over(buffers)
+        other.highest, other._mature, other._tail = next(buffers), next(buffers), next(buffers)
+        return other
+
+    def draw(self, updates: int, batch_size: int) -> Tensor:
+        """Return the random numbers of so many batches, [S, updates, batch_size / S]."""
+        return uniform(self.generators, (updates, batch_size // len(self.generators)), self.ring.device)
+
     @torch.inference_mode()
-    def sample(self, updates: int, batch_size: int) -> Tensor:
+    def index(self, draws: Tensor) -> Tensor:
         """Return flat ring indices, [updates, batch_size], shard after shard within a batch."""
-        here = len(self.generators)
-        each = batch_size // here
-        draws = torch.empty(here, updates, each, dtype=torch.float64, device=self.ring.device)
-        for row, generator in zip(draws, self.generators.values(), strict=True):
-            row.uniform_(generator=generator)
+        here, updates, each = draws.shape
         if len(self._parts) != each:
             self._parts = torch.arange(each, dtype=torch.float64, device=self.ring.device)
-        draws.add_(self._parts).div_(each)
-        index = self._index(self.tree.find(draws.view(here, -1)))
+        share = (draws + self._parts).div_(each)
+        index = self._index(self.tree.find(share.view(here, -1)))
         if updates == 1:
-            return index.view(1, batch_size)
-        return index.view(here, updates, each).transpose(0, 1).reshape(updates, batch_size)
+            return index.view(1, here * each)
+        return index.view(here, updates, each).transpose(0, 1).reshape(updates, here * each)
 
     @torch.inference_mode()
     def probability(self, index: Tensor) -> Tensor:
@@ -61,20 +75,22 @@ class PrioritizedSampler:
     def follow(self) -> None:
         """Let in what became complete in the last `add` or `cut` of the ring, and put out what it forgot."""
         index, happened = self.ring.changes(self._mature, self._tail)
-        self._mature, self._tail = self.ring.mature.clone(), self.ring.tail.clone()
+        self._mature.copy_(self.ring.mature)
+        self._tail.copy_(self.ring.tail)
         leaf = torch.where(happened, self._leaf(index), self.tree.dummy)
         priority = happened * self._priority(self.highest)
         priority[self.ring.horizon :] = 0
         self.tree.set(leaf.flatten(), priority.flatten())
 
     @torch.inference_mode()
-    def reprioritize(self, index: Tensor, result: UpdateOut) -> None:
-        """Take the new priorities of the transitions at flat ring indices [K]; those that died meanwhile stay dead."""
-        assert result.highest is not None, "only uniform sampling does without"
-        leaf = self._leaf(index.to(self.ring.device))
-        priority = self._priority(result.priority.to(self.ring.device, torch.float64))
-        self.tree.set(leaf, priority * (self.tree.get(leaf) > 0))
-        self.highest = torch.maximum(self.highest, result.highest.to(self.highest))
+    def reprioritize(self, index: Tensor, error: Tensor, highest: Tensor) -> None:
+        """Take the |TD errors| of transitions; those that died meanwhile stay dead.
+
+        index: [K] flat ring indices; error: [K]; highest: [] the largest of this update over all ranks.
+        """
+        leaf = self._leaf(index)
+        self.tree.set(leaf, self._priority(error.double()) * (self.tree.get(leaf) > 0))
+        self.highest.copy_(torch.maximum(self.highest, highest.double()))
 
     def _priority(self, error: Tensor) -> Tensor:
         return (error + EPS) ** self.alpha
@@ -111,5 +127,6 @@ class PrioritizedSampler:
             saved = state[str(shard)]
             generator.set_state(saved["generator"])
             self.tree.load(i, saved["priority"])
-            self.highest = saved["highest"].to(self.highest).view(())
-        self._mature, self._tail = self.ring.mature.clone(), self.ring.tail.clone()
+            self.highest.copy_(saved["highest"].view(()))
+        self._mature.copy_(self.ring.mature)
+        self._tail.copy_(self.ring.tail)

@@ -11,7 +11,10 @@ n-step window is complete. Every operation is a tensor operation without a host 
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Iterator
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -25,6 +28,7 @@ START, TERMINAL, STOP = 1, 2, 4
 _ROWS, _NUMBERS = ("frames", "action", "reward", "flags", "age"), ("slots",)  # by row, by number of the transition
 _FIELDS = (*_ROWS, *_NUMBERS)
 _LANES = ("written", "head", "mature", "tail", "age_now")
+_BUFFERS = (*_FIELDS, *_LANES)
 
 
 def pick(field: Tensor, index: Tensor) -> Tensor:
@@ -78,6 +82,17 @@ class Ring:
         self.room = Room()
         self._read: list[Segments] = []  # what is being read of it
 
+    def buffers(self) -> list[Tensor]:
+        """Return all that ever changes."""
+        return [getattr(self, name) for name in _BUFFERS]
+
+    def over(self, buffers: Iterator[Tensor]) -> Self:
+        """Return the same ring over other buffers, as many as it needs."""
+        other = copy.copy(self)
+        for name in _BUFFERS:
+            setattr(other, name, next(buffers))
+        return other
+
     @staticmethod
     def row_bytes(frame_shape: tuple[int, ...], frame_dtype: torch.dtype) -> int:
         """Return the memory of one row [bytes]."""
@@ -97,10 +112,9 @@ class Ring:
     ) -> None:
         """Write one transition per lane and, behind it, its successor, which the next one overwrites unless `done`.
 
-        Lanes with `reset` set write nothing that survives: their cursor stays.
+        Lanes with `reset` set write nothing that survives: their cursor stays. `before_step` comes first.
         frame, next_frame: [N, *frame]; action: [N]; reward: [N]; the rest: [N] bool.
         """
-        self._before_step()
         happened = ~reset
         stop = done | life_lost
         here = self._at(self.written)
@@ -116,21 +130,21 @@ class Ring:
             age = self.age_now.to(torch.int32)
             self.age.index_copy_(0, here, age)
             self.age.index_copy_(0, behind, age + 1)
-            self.age_now = torch.where(done | reset, 0, self.age_now + 1)
+            self.age_now.copy_(torch.where(done | reset, 0, self.age_now + 1))
         self.slots.index_copy_(0, self._at(self.head), (self.written % self.rows).to(torch.int32))
         self.head += happened
-        self.mature = torch.where(stop, self.head, torch.maximum(self.mature, self.head - (self.horizon - 1)))
+        self.mature.copy_(torch.where(stop, self.head, torch.maximum(self.mature, self.head - (self.horizon - 1))))
         self._advance(happened.to(torch.int64) + (happened & done))
 
     def cut(self) -> None:
         """Close every running episode: its last transition becomes the end of a truncated episode."""
-        self._before_step()
+        self.before_step()
         last = self._at(self.head - 1)
         row = self.slots[last].long() * self.lanes + self.lane
         running = (self.head > 0) & (self.flags[row] & STOP == 0)
         self.flags[row] = torch.where(running, self.flags[row] | STOP, self.flags[row])
-        self.mature = torch.where(running, self.head, self.mature)
-        self.age_now = torch.zeros_like(self.age_now)
+        self.mature.copy_(torch.where(running, self.head, self.mature))
+        self.age_now.zero_()
         self._advance(running.to(torch.int64))
 
     def changes(self, mature: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,7 +161,7 @@ class Ring:
         """Move the cursors by 0, 1 or 2 rows and forget the transitions whose rows the next `add` may overwrite."""
         rows = self._at(self.written + self._ahead)  # [2, N]
         self.tail += ((pick(self.flags, rows) & START != 0) & (by > self._two)).sum(0)
-        self.written = self.written + by
+        self.written += by
 
     def _at(self, count: Tensor) -> Tensor:
         """Return the flat index of row number `count` of each lane, [N]."""
@@ -200,7 +214,8 @@ class Ring:
         field: Tensor = getattr(self, name)[: self.blank]
         return field.view(self.rows, self.lanes, *field.shape[1:])
 
-    def _before_step(self) -> None:
+    def before_step(self) -> None:
+        """Let who is reading the ring set aside what the next step may overwrite."""
         if self._read:
             self._read = [segments for segments in self._read if segments.waits]
             for segments in self._read:

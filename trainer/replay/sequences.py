@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trainer.replay.book import SequenceBook
+from trainer.replay.draws import uniform
 from trainer.replay.frames import Frames
 from trainer.replay.nstep import fold
 from trainer.replay.prioritized import EPS
@@ -59,7 +60,9 @@ class SequenceMemory:
         now, after = self.ring.device, next_timestep
         happened, done = (~after.reset).to(now), (after.terminated | after.truncated).to(now)
         self.book.open(self.ring.head, choice.state.to(now), happened)
-        self.frames.store(self.ring, timestep, choice.action, after, clip_reward=self.clip_reward)
+        self.ring.before_step()
+        what = self.frames.happened(timestep, choice.action, after, now)
+        self.frames.store(self.ring, what, clip_reward=self.clip_reward)
         self._follow(*self.book.advance(happened, done, self.ring.tail))
 
     def batches(self, step: int) -> Iterator[Sequences]:
@@ -73,9 +76,7 @@ class SequenceMemory:
     def sample(self) -> tuple[Tensor, Tensor]:
         """Return the slots [B] of a batch, shard after shard, and how probable each was."""
         each = self.batch_size // len(self.generators)
-        draws = torch.empty(len(self.generators), each, dtype=torch.float64, device=self.ring.device)
-        for row, generator in zip(draws, self.generators.values(), strict=True):
-            row.uniform_(generator=generator)
+        draws = uniform(self.generators, (each,), self.ring.device)
         leaf = self.tree.find((draws + torch.arange(each, device=draws.device)) / each).flatten()
         return leaf - leaf // self.tree.size * (self.tree.size - self.each), self.tree.share(leaf) / self.shards
 

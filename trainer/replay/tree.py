@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -21,13 +25,26 @@ class SumTree:
         self.fan, self.bits, self.dummy = 2**fan_bits, fan_bits, leaves
         top = _top(leaves, fan_bits)
         self.size = top << 2 * fan_bits  # leaves of a shard, padded; shard s has those from s * size on
-        self.sums, self.lower, self.leaves = (
-            torch.zeros(shards, top << depth * fan_bits, dtype=torch.float64, device=device) for depth in range(3)
+        self.shards = shards
+        self._adopt(
+            *(torch.zeros(shards * (top << depth * fan_bits), dtype=torch.float64, device=device) for depth in range(3))
         )
-        self._flat = self.leaves.view(-1)
-        self._down = [level.view(-1, self.fan) for level in (self.lower, self.leaves)]  # children, by their parent
-        self._flat_lower, self._flat_sums = self.lower.view(-1), self.sums.view(-1)
         self._first = torch.arange(0, shards * top, top, device=device)[:, None]
+
+    def _adopt(self, sums: Tensor, lower: Tensor, leaves: Tensor) -> None:
+        self._flat_sums, self._flat_lower, self._flat = sums, lower, leaves
+        self.sums, self.lower, self.leaves = (level.view(self.shards, -1) for level in (sums, lower, leaves))
+        self._down = [level.view(-1, self.fan) for level in (lower, leaves)]  # children, by their parent
+
+    def buffers(self) -> list[Tensor]:
+        """Return all that ever changes."""
+        return [self._flat_sums, self._flat_lower, self._flat]
+
+    def over(self, buffers: Iterator[Tensor]) -> Self:
+        """Return the same tree over other buffers, as many as it needs."""
+        other = copy.copy(self)
+        other._adopt(next(buffers), next(buffers), next(buffers))
+        return other
 
     @staticmethod
     def shard_bytes(leaves: int, fan_bits: int = FAN_BITS) -> int:
@@ -71,7 +88,7 @@ class SumTree:
         self._flat.scatter_reduce_(0, leaf, priority, "amax", include_self=False)
         parent = leaf >> self.bits
         self._flat_lower.index_copy_(0, parent, self._down[1].index_select(0, parent).sum(1))
-        torch.sum(self._down[0], 1, out=self._flat_sums)
+        self._flat_sums.copy_(self._down[0].sum(1))
 
     def load(self, shard: int, priority: Tensor) -> None:
         """Give a shard's first leaves [K] their priorities, and 0 to the others."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from trainer.replay.draws import uniform
 from trainer.replay.ring import Ring
 from trainer.types import State
 
@@ -22,21 +25,31 @@ class UniformSampler:
         self.lanes_per_shard = ring.lanes // len(generators)
         self._first_lane = torch.arange(0, ring.lanes, self.lanes_per_shard, device=ring.device)[:, None]
 
-    def sample(self, updates: int, batch_size: int) -> Tensor:
+    def draw(self, updates: int, batch_size: int) -> Tensor:
+        """Return the random numbers of so many batches, [S, updates, batch_size / S]."""
+        return uniform(self.generators, (updates, batch_size // len(self.generators)), self.ring.device)
+
+    def index(self, draws: Tensor) -> Tensor:
         """Return flat ring indices, [updates, batch_size], shard after shard within a batch."""
-        ring, shards = self.ring, len(self.generators)
+        ring, (shards, updates, each) = self.ring, draws.shape
         alive = (ring.mature - ring.tail).view(shards, self.lanes_per_shard)
         upto = alive.cumsum(1)  # [S, lanes per shard]
-        each = updates * batch_size // shards
-        draws = torch.empty(shards, each, dtype=torch.float64, device=ring.device)
-        for row, generator in zip(draws, self.generators.values(), strict=True):
-            row.uniform_(generator=generator)
-        pick = (draws * upto[:, -1:]).long()  # [S, K] counts through the shard's living transitions
+        pick = (draws.view(shards, -1) * upto[:, -1:]).long()  # counts through the shard's living transitions
         lane = torch.searchsorted(upto, pick, right=True)
         offset = pick - (upto - alive).gather(1, lane)
         lane += self._first_lane
         index = ring.locate(ring.tail[lane] + offset, lane)
-        return index.view(shards, updates, each // updates).transpose(0, 1).reshape(updates, batch_size)
+        return index.view(shards, updates, each).transpose(0, 1).reshape(updates, shards * each)
+
+    def buffers(self) -> list[Tensor]:
+        """Return all that ever changes, besides the ring."""
+        return []
+
+    def over(self, ring: Ring, buffers: Iterator[Tensor]) -> Self:
+        """Return the same sampler over another ring, and over other buffers, as many as it needs."""
+        other = copy.copy(self)
+        other.ring = ring
+        return other
 
     def state_dict(self) -> State:
         return {str(shard): {"generator": g.get_state()} for shard, g in self.generators.items()}

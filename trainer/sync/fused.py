@@ -11,11 +11,7 @@ from torch import Tensor, nn
 
 from trainer.sync.flat import FlatParameters
 from trainer.sync.step import ClippedOptimizer, Level
-from trainer.types import State
-
-Function = Callable[..., Sequence[Tensor]]
-Compiler = Callable[[Function, Sequence[Tensor]], Function]
-"""(function of tensors, an example of these) -> the same function, compiled for such tensors."""
+from trainer.types import Compiler, Function, State
 
 
 class Formula(NamedTuple):

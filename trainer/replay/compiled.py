@@ -1,0 +1,100 @@
+"""A replay memory that stores, draws and prioritizes by one compiled graph each, instead of by dozens of operations.
+
+The graphs are traced from the methods of `ReplayMemory`, over stand-ins for its buffers, which they change in place.
+Random numbers are drawn in front of them, the same ones as without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainer.replay.frames import Happened
+from trainer.replay.memory import ReplayMemory
+from trainer.types import Batch, Compiler, Function
+
+Method = Callable[..., list[Batch] | None]
+
+
+class Graph(NamedTuple):
+    """A method as a compiled function of the buffers and of what the method is given."""
+
+    run: Function
+    batches: list[Batch]  # what the results are part of; of stand-ins
+
+
+class CompiledMemory(ReplayMemory):
+    """A `ReplayMemory` that works by graphs from `compile` on."""
+
+    _compiler: Compiler | None = None
+
+    def compile(self, compiler: Compiler, counts: Iterable[int], refused: Callable[[Exception], None]) -> None:
+        """Make the graphs, while the memory is empty.
+
+        counts: how many updates there may be in a step; refused: is told where a graph cannot be made, and if it
+        returns that method stays as it is.
+        """
+        self._compiler, self._refused = compiler, refused
+        self._buffers = self.buffers()  # the very tensors: they are never exchanged
+        self._graphs: dict[tuple[Method, torch.Size], Graph | None] = {}
+        ring, shards = self.ring, len(self._shards)
+        frame, action, flag = (
+            ring.frames[: ring.lanes],
+            ring.action[: ring.lanes].long(),
+            ring.flags[: ring.lanes].bool(),
+        )
+        happened = Happened(frame, action, action.float(), flag, flag, flag, flag, frame)
+        self._graph(ReplayMemory.store, [field.clone() for field in happened])
+        for count in counts if self._priorities is None else [1]:
+            draws = torch.zeros(shards, count, self.batch_size // shards, dtype=torch.float64, device=ring.device)
+            self._graph(ReplayMemory.drawn, [draws])
+        if self._priorities is not None:
+            index = torch.zeros(self.batch_size, dtype=torch.int64, device=ring.device)
+            self._graph(ReplayMemory.prioritize, [index, index.to(self.dtype), index[0].double()])
+
+    def store(self, *happened: Tensor) -> None:
+        self._run(ReplayMemory.store, happened)
+
+    def drawn(self, draws: Tensor) -> list[Batch]:
+        return self._run(ReplayMemory.drawn, [draws])
+
+    def prioritize(self, index: Tensor, error: Tensor, highest: Tensor) -> None:
+        self._run(ReplayMemory.prioritize, [index, error, highest])
+
+    def _run(self, method: Method, given: Sequence[Tensor]) -> list[Batch]:
+        graph = None if self._compiler is None else self._graph(method, given)
+        if graph is None:
+            return method(self, *given) or []
+        found = iter(graph.run(*self._buffers, *(field.contiguous() for field in given)))
+        return [batch.map(lambda field: next(found)) for batch in graph.batches]
+
+    def _graph(self, method: Method, given: Sequence[Tensor]) -> Graph | None:
+        key = method, given[0].shape  # the others follow it
+        if key not in self._graphs:
+            self._graphs[key] = self._make(method, given)
+        return self._graphs[key]
+
+    def _make(self, method: Method, given: Sequence[Tensor]) -> Graph | None:
+        batches: list[Batch] = []
+
+        def pure(*tensors: Tensor) -> list[Tensor]:
+            buffers, rest = tensors[: len(self._buffers)], tensors[len(self._buffers) :]
+            batches[:] = method(self.over(buffers), *rest) or []
+            return [field for batch in batches for field in _fields(batch)]
+
+        try:
+            assert self._compiler is not None
+            return Graph(self._compiler(pure, [*self._buffers, *given]), batches)
+        except Exception as error:  # whatever a tracer or a compiler of C++ may say
+            self._refused(error)
+            return None
+
+
+def _fields(batch: Batch) -> list[Tensor]:
+    """Return what a batch consists of, in the order of its `map`."""
+    found: list[Any] = []
+    batch.map(lambda field: found.append(field) or field)  # type: ignore[func-returns-value]
+    return found
