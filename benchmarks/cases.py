@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from trainer.build import build_replay
-from trainer.config import Config, EnvConfig, ReplayConfig
+from trainer.build.compile import compile_function
+from trainer.config import Config, EnvConfig, ReplayConfig, RuntimeConfig
 from trainer.envs import EnvSpec
 from trainer.layout import Layout
-from trainer.replay import ReplayMemory
+from trainer.replay import CompiledMemory, ReplayMemory
 from trainer.types import Choice, Timestep
 
 DONE = 0.01
@@ -32,17 +35,23 @@ class Case:
 
 
 class Filled:
-    """The replay that `trainer.build` makes for a case, full, with timesteps to feed it."""
+    """The replay that `trainer.build` makes for a case, full, with timesteps to feed it.
 
-    def __init__(self, case: Case, replay: ReplayConfig | None = None) -> None:
+    compiled: by graphs, for so many batches at once; empty: not.
+    """
+
+    def __init__(self, case: Case, replay: ReplayConfig | None = None, *, compiled: Sequence[int] = ()) -> None:
         self.case = case
-        config = Config(env=EnvConfig(num_envs=case.envs), replay=replay or uniform(case))
+        runtime = RuntimeConfig(compile=bool(compiled))
+        config = Config(env=EnvConfig(num_envs=case.envs), replay=replay or uniform(case), runtime=runtime)
         spec = EnvSpec("sync", case.obs_shape, getattr(torch, case.dtype), 4, case.stack, "repeat", False)
         memory = build_replay(
             config, Layout(config, 1, 1, 0), spec, torch.nn.Identity(), torch.device("cpu"), torch.float32
         )
         assert isinstance(memory, ReplayMemory)
         self.memory = memory
+        if isinstance(memory, CompiledMemory):
+            memory.compile(partial(compile_function, tried=False), compiled, _raise)
         generator = torch.Generator().manual_seed(0)
         self.timesteps = [_timestep(case, spec.obs_dtype, generator) for _ in range(16)]
         self.choice = Choice(torch.zeros(case.envs, dtype=torch.int64))
@@ -56,6 +65,10 @@ class Filled:
 
 def uniform(case: Case) -> ReplayConfig:
     return ReplayConfig(capacity=case.capacity, batch_size=case.batch, n_step=case.n_step, learning_starts=0)
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def _timestep(case: Case, dtype: torch.dtype, generator: torch.Generator) -> Timestep:

@@ -1,4 +1,4 @@
-"""Prioritized replay beside cpprb's and TorchRL's: drawing a batch and giving it new priorities. See benchmarks.replay.
+"""Prioritized replay: drawing a batch and giving it new priorities. See benchmarks.replay.
 
 What each side returns for a batch, and takes back:
 
@@ -8,74 +8,29 @@ What each side returns for a batch, and takes back:
 - TorchRL: a TensorDict of obs, action, reward, next_obs, done, besides index and weights. float32, in C++.
 
 All draw in proportion to |TD error|^0.6; ours and cpprb's draws are stratified. `tree` is our bare tree: find and set.
-One thread each, and CPU time on both sides, so that what else runs on the machine counts little.
 """
 
 from __future__ import annotations
 
-import functools
-import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 
 from benchmarks.cases import Case, Filled, uniform
-from benchmarks.harness import interleaved, median, spread, table
-from benchmarks.peers.venvs import Worker
 from trainer.replay import PrioritizedSampler
 from trainer.types import UpdateOut
 
 CASE = Case("prioritized vectors, n=1", (4,), "float32", 1, 64, 256, 1_000_000, 1)
-LIMIT = 1.0
-"""How many times our `sample + update` a peer's takes at least."""
 ALPHA, BETA = 0.6, 0.4
-
-
-def measure(case: Case, worker: Worker | None, repeats: int, calls: int) -> list[dict[str, Any]]:
-    """Return one row of ours and, where there is a worker, one for each of its memories."""
-    ours = Ours(case, calls)
-    works: dict[str, Callable[[], float]] = {
-        part: functools.partial(cpu_time, getattr(ours, part)) for part in ("add", "cycle", "tree")
-    }
-    theirs: dict[str, list[dict[str, float]]] = {"cpprb": [], "torchrl": []} if worker is not None else {}
-
-    def ask(name: str) -> float:
-        assert worker is not None
-        theirs[name].append(worker.ask("prioritized", name=name, case=asdict(case), calls=calls))
-        return 0.0
-
-    works |= {name: functools.partial(ask, name) for name in theirs}
-    interleaved(works, 1)  # fills the peers' memories, warms all
-    for answers in theirs.values():
-        answers.clear()
-    took = interleaved(works, repeats)
-    fixed = asdict(case) | {"calls": calls, "repeats": repeats, "alpha": ALPHA, "threads": 1}
-    us = {part: 1e6 * median(took[part]) / calls for part in ("add", "cycle", "tree")}
-    rows = [fixed | {"who": "lockstep", "us": us}]
-    versions = worker.ask("versions") if worker is not None else {}
-    for name, answers in theirs.items():
-        us = {part: 1e6 * median([answer[part] for answer in answers]) / calls for part in ("add", "cycle")}
-        ratios = [answer["cycle"] / mine for answer, mine in zip(answers, took["cycle"], strict=True)]
-        row = {"who": name, "peer_versions": versions, "us": us, "ratio": median(ratios)}
-        row |= {"ratio_spread": [min(ratios), max(ratios)], "limit": LIMIT, "pass": median(ratios) >= LIMIT}
-        rows.append(fixed | row)
-    return rows
-
-
-def cpu_time(work: Callable[[], object]) -> float:
-    """Return how much of this process's CPU time `work` takes [s]."""
-    began = time.process_time()
-    work()
-    return time.process_time() - began
 
 
 class Ours:
     """A full prioritized memory whose transitions all have priorities of their own."""
 
-    def __init__(self, case: Case, calls: int) -> None:
-        self.filled = Filled(case, replace(uniform(case), kind="prioritized", alpha=ALPHA))
+    parts = ("add", "cycle", "tree")
+
+    def __init__(self, case: Case, calls: int, *, compiled: bool) -> None:
+        self.filled = Filled(case, replace(uniform(case), kind="prioritized", alpha=ALPHA), compiled=[1] * compiled)
         self.memory, self.calls, self.added = self.filled.memory, calls, 0
         self.memory.updates = lambda step: 1
         sampler = self.memory.sampler
@@ -105,16 +60,3 @@ class Ours:
         for i in range(self.calls):
             leaf = self._tree.find(torch.rand(1, self.filled.case.batch, dtype=torch.float64))
             self._tree.set(leaf.view(-1), self.errors[i % 16].double())
-
-
-def report(rows: list[dict[str, Any]]) -> str:
-    """Return the rows in words."""
-    lines = []
-    for row in rows:
-        us, against = row["us"], ("-", "-")
-        if "ratio" in row:
-            against = (f"{row['ratio']:.2f} ({spread(row['ratio_spread'])})", "pass" if row["pass"] else "FAIL")
-        tree = f"{us['tree']:.0f}" if "tree" in us else "-"
-        lines.append((f"{row['name']}: {row['who']}", f"{us['add']:.0f}", f"{us['cycle']:.0f}", tree, *against))
-    header = ("us per call", "add", "sample + update", "tree", "ratio", f"at least {LIMIT}")
-    return table(header, lines)

@@ -1,17 +1,20 @@
 """What the replay memory costs: adding, sampling with the gather, priorities, and the bytes that a transition takes.
 
-    python -m benchmarks.replay [--repeats N] [--calls N] [--small] [--work uniform prioritized] [--install]
+    python -m benchmarks.replay [--repeats N] [--calls N] [--small] [--work uniform prioritized]
+    python -m benchmarks.replay --install
 
 Uniform: CartPole vectors (64 environments, batch 128) and 84x84 frames stacked by four (8 environments, batch 32), each
 with n-step 1 and 3. `add` is one step of all environments, `sample` one batch, `sample 8` a batch where eight of a step
 are gathered at once, as the loop does. Bytes are counted on the tensors of a full memory. Beside it, interleaved,
-Stable-Baselines3's ReplayBuffer (NStepReplayBuffer for n = 3), if `python -m benchmarks.peers --install` was run.
+cpprb and TorchRL (n = 1), and Stable-Baselines3's ReplayBuffer (NStepReplayBuffer for n = 3).
 
-Prioritized: a million vectors (64 environments), `sample + update` draws 256 with all that belongs to them and gives
-them new priorities. Beside it, interleaved, cpprb and TorchRL, if `--install` was run (which also compiles TorchRL's
-tree, from the sources in its own wheel, where the wheel was built for another torch). See benchmarks/priorities.py.
+Prioritized: a million vectors (64 environments); `sample + update` draws 256 with all that belongs to them and gives
+them new priorities. Beside it, interleaved, cpprb and TorchRL. See benchmarks/priorities.py.
 
-Memories are full before measuring; both return batches of the type that they store, uint8 frames included.
+Ours is measured as it is by default, and as compiled graphs (--runtime.compile). Peers are there if `--install` was run
+(which also compiles TorchRL's tree, from the sources in its own wheel, where the wheel was built for another torch).
+Memories are full before measuring; all return batches of the type that they store, uint8 frames included. One thread
+each, and CPU time on all sides, so that what else runs on the machine counts little.
 """
 
 from __future__ import annotations
@@ -21,18 +24,24 @@ import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from benchmarks import priorities
 from benchmarks.cases import Case, Filled
-from benchmarks.harness import interleaved, median, table, timed
+from benchmarks.harness import cpu_time, interleaved, median, spread, table
 from benchmarks.peers.venvs import PEERS, Worker
 from benchmarks.rows import write_rows
 from trainer.replay import ReplayMemory
 
+EAGER, COMPILED = "lockstep", "lockstep, compiled"
+HOMES_OF = {"sb3": "sb3", "cpprb": "replay", "torchrl": "replay"}
+"""Peer -> the environment in which it answers."""
+HOMES = tuple(dict.fromkeys(HOMES_OF.values()))
+LIMIT = 1.0
+"""How many times our time, compiled, a peer takes at least."""
 AT_ONCE = 8
 """Batches that one gather serves in `sample 8`."""
 
@@ -52,58 +61,79 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--calls", type=int, default=200, help="calls in one measurement")
     parser.add_argument("--small", action="store_true", help="memories of 1,000 transitions, for a quick look")
     parser.add_argument("--work", nargs="+", choices=tuple(WORKS), default=tuple(WORKS))
-    parser.add_argument("--install", action="store_true", help="only create the environment of cpprb and TorchRL")
+    parser.add_argument("--eager", action="store_true", help="leave out our compiled graphs")
+    parser.add_argument("--install", action="store_true", help="only create the peers' environments")
     options = parser.parse_args(argv)
     if options.install:
-        PEERS["replay"].install()
+        for name in HOMES:
+            PEERS[name].install()
         return 0
     torch.set_num_threads(1)
     rows = []
-    for work in options.work:
-        cases, take, tell, peer = WORKS[work]
-        with contextlib.ExitStack() as stack:
-            worker = stack.enter_context(Worker(PEERS[peer])) if PEERS[peer].is_installed() else None
-            for case in cases:
+    with contextlib.ExitStack() as stack:
+        there = {name: stack.enter_context(Worker(PEERS[name])) for name in HOMES if PEERS[name].is_installed()}
+        for name in options.work:
+            work = WORKS[name]
+            for case in work.cases:
                 wanted = replace(case, capacity=1_000) if options.small else case
-                rows += take(wanted, worker, options.repeats, options.calls)
-        print(tell([row for row in rows if row["name"] in {case.name for case in cases}]))
-        if worker is None:
-            print(f"{peer} is absent: python -m benchmarks.{'peers' if peer == 'sb3' else 'replay'} --install")
+                peers = {who: there[HOMES_OF[who]] for who in work.peers(case) if HOMES_OF[who] in there}
+                ways = (EAGER,) if options.eager else (EAGER, COMPILED)
+                rows += measure(name, wanted, peers, ways, options.repeats, options.calls)
+    print(report(rows))
+    for name in sorted(set(HOMES) - set(there)):
+        print(f"{name} is absent: python -m benchmarks.replay --install")
     print(f"rows: {write_rows('replay', rows).name}")
     return 0 if all(row.get("pass", True) for row in rows) else 1
 
 
-def measure(case: Case, worker: Worker | None, repeats: int, calls: int) -> list[dict[str, Any]]:
-    """Return one row of ours and, where there is a worker, one of the peer's."""
-    ours = Ours(case, calls)
-    parts = ("add", "sample", "sample_many")
-    works: dict[str, Callable[[], float]] = {part: functools.partial(timed, getattr(ours, part)) for part in parts}
-    theirs: list[dict[str, Any]] = []
-    if worker is not None:
+def measure(
+    name: str, case: Case, peers: dict[str, Worker], ways: Sequence[str], repeats: int, calls: int
+) -> list[dict[str, Any]]:
+    """Return one row for each way of ours, and one for each peer; the limit is for the last way."""
+    work = WORKS[name]
+    ours = {way: work.ours(case, calls, compiled=way == COMPILED) for way in ways}
+    each: dict[str, Callable[[], float]] = {
+        f"{who}: {part}": functools.partial(cpu_time, getattr(mine, part))
+        for who, mine in ours.items()
+        for part in mine.parts
+    }
+    theirs: dict[str, list[dict[str, float]]] = {who: [] for who in peers}
 
-        def ask() -> float:
-            theirs.append(worker.ask("replay", case=asdict(case), calls=calls))
-            return 0.0
+    def ask(who: str) -> float:
+        theirs[who].append(peers[who].ask(name, who=who, case=asdict(case), calls=calls))
+        return 0.0
 
-        works["peer"] = ask
-    interleaved(works, 1)  # fills the peer's memory, warms ours
-    theirs.clear()
-    took = interleaved(works, repeats)
-    fixed = asdict(case) | {"calls": calls, "repeats": repeats}
-    us = {part: 1e6 * median(took[part]) / calls for part in parts}
-    rows = [fixed | {"who": "lockstep", "us": us, "bytes_per_transition": ours.bytes_per_transition()}]
-    if worker is not None:
-        us = {part: 1e6 * median([answer[part] for answer in theirs]) / calls for part in ("add", "sample")}
-        size = theirs[0]["bytes_per_transition"]
-        rows.append(fixed | {"who": "sb3", "us": us, "bytes_per_transition": size})
+    each |= {who: functools.partial(ask, who) for who in peers}
+    interleaved(each, 1)  # fills the peers' memories, warms all
+    for answers in theirs.values():
+        answers.clear()
+    took = interleaved(each, repeats)
+    fixed = asdict(case) | {"work": name, "calls": calls, "repeats": repeats, "alpha": priorities.ALPHA, "threads": 1}
+    rows = []
+    for who, mine in ours.items():
+        us = {part: 1e6 * median(took[f"{who}: {part}"]) / calls for part in mine.parts}
+        rows.append(fixed | {"who": who, "us": us, "bytes_per_transition": bytes_of(mine.memory) / case.capacity})
+    for who, answers in theirs.items():
+        parts = [part for part in answers[0] if part != "bytes_per_transition"]
+        us = {part: 1e6 * median([answer[part] for answer in answers]) / calls for part in parts}
+        row = {"who": who, "peer_versions": peers[who].ask("versions"), "us": us}
+        row |= {name: value for name, value in answers[0].items() if name == "bytes_per_transition"}
+        for other in ours:
+            pairs = zip(answers, took[f"{other}: {work.part}"], strict=True)
+            ratios = [answer[work.part] / mine for answer, mine in pairs]
+            row |= {f"to {other}": median(ratios), f"to {other}, spread": [min(ratios), max(ratios)]}
+        row |= {"limit": LIMIT, "pass": row[f"to {ways[-1]}"] >= LIMIT}
+        rows.append(fixed | row)
     return rows
 
 
 class Ours:
     """A full memory, asked `calls` times."""
 
-    def __init__(self, case: Case, calls: int) -> None:
-        self.filled, self.calls = Filled(case), calls
+    parts = ("add", "sample", "sample_many")
+
+    def __init__(self, case: Case, calls: int, *, compiled: bool) -> None:
+        self.filled, self.calls = Filled(case, compiled=(1, AT_ONCE) if compiled else ()), calls
         self.memory = self.filled.memory
 
     def add(self) -> None:
@@ -123,9 +153,6 @@ class Ours:
             for _ in self.memory.batches(step):
                 pass
 
-    def bytes_per_transition(self) -> float:
-        return bytes_of(self.memory) / self.filled.case.capacity
-
 
 def bytes_of(memory: ReplayMemory) -> int:
     """Return the bytes of every tensor that the ring holds."""
@@ -138,17 +165,31 @@ def report(rows: list[dict[str, Any]]) -> str:
     lines = []
     for row in rows:
         us = row["us"]
-        many = f"{us['sample_many']:.0f}" if "sample_many" in us else "-"
-        size = f"{row['bytes_per_transition']:,.0f}"
-        lines.append((f"{row['name']}: {row['who']}", f"{us['add']:.0f}", f"{us['sample']:.0f}", many, size))
-    return table(("us per call", "add", "sample", f"sample {AT_ONCE}", "bytes per transition"), lines)
+        parts = [f"{us[part]:.0f}" if part in us else "-" for part in ("add", "sample", "sample_many", "cycle", "tree")]
+        size = f"{row['bytes_per_transition']:,.0f}" if "bytes_per_transition" in row else "-"
+        against = [
+            f"{row[f'to {who}']:.2f} ({spread(row[f'to {who}, spread'])})" if f"to {who}" in row else "-"
+            for who in (EAGER, COMPILED)
+        ]
+        lines.append((f"{row['name']}: {row['who']}", *parts, size, *against))
+    names = ("add", "sample", f"sample {AT_ONCE}", "sample + update", "tree")
+    header = ("us per call", *names, "bytes", "to ours", "to compiled")
+    return table(header, lines)
 
 
-WORKS = {
-    "uniform": (CASES, measure, report, "sb3"),
-    "prioritized": ((priorities.CASE,), priorities.measure, priorities.report, "replay"),
-}
-"""What is measured -> cases, who measures and reports, beside which peer."""
+class Work(NamedTuple):
+    """What is measured: of which cases, of whom, and which of its parts the limit is for."""
+
+    cases: Sequence[Case]
+    ours: type[Ours] | type[priorities.Ours]
+    part: str
+
+    def peers(self, case: Case) -> tuple[str, ...]:
+        """Return who can do that: several environments and several steps at once are not everybody's."""
+        return ("sb3",) if case.n_step > 1 else tuple(HOMES_OF) if self.part == "sample" else ("cpprb", "torchrl")
+
+
+WORKS = {"uniform": Work(CASES, Ours, "sample"), "prioritized": Work((priorities.CASE,), priorities.Ours, "cycle")}
 
 
 if __name__ == "__main__":

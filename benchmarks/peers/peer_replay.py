@@ -2,8 +2,8 @@
 
     peer_replay.py build      compiles TorchRL's tree, unless that of its wheel loads
 
-Requests: {"what": "versions"}; {"what": "prioritized", "name": N, "case": {...}, "calls": N}. Answers hold seconds
-of this process's CPU time.
+Requests: {"what": "versions"}; {"what": "prioritized" or "uniform", "who": N, "case": {...}, "calls": N}. Answers hold
+seconds of this process's CPU time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 
 ALPHA, BETA = 0.6, 0.4
 CHUNK = 10_000
-MEMORIES: dict[str, Any] = {}
+MEMORIES: dict[tuple[str, str], Any] = {}
 
 
 def build() -> None:
@@ -49,13 +49,46 @@ def versions() -> dict[str, Any]:
     return {name: metadata.version(name) for name in ("cpprb", "torchrl", "tensordict", "torch", "numpy")}
 
 
+class UniformCpprb:
+    def __init__(self, case: dict[str, Any], rng: np.random.Generator) -> None:
+        import cpprb
+
+        self.memory = cpprb.ReplayBuffer(case["capacity"], fields(case))
+        self.batch, self.step = case["batch"], content(case, case["envs"], np.asarray)
+        many = content(case, CHUNK, np.asarray)
+        for _ in range(0, case["capacity"], CHUNK):
+            self.memory.add(**many)
+
+    def add(self, i: int) -> None:
+        self.memory.add(**self.step)
+
+    def sample(self, i: int) -> None:
+        self.memory.sample(self.batch)
+
+
+class UniformTorchRL:
+    def __init__(self, case: dict[str, Any], rng: np.random.Generator) -> None:
+        from tensordict import TensorDict
+        from torchrl.data import LazyTensorStorage, ReplayBuffer
+
+        self.memory = ReplayBuffer(storage=LazyTensorStorage(case["capacity"]), batch_size=case["batch"])
+        self.step = TensorDict(content(case, case["envs"], torch.as_tensor), [case["envs"]])
+        many = TensorDict(content(case, CHUNK, torch.as_tensor), [CHUNK])
+        for _ in range(0, case["capacity"], CHUNK):
+            self.memory.extend(many)
+
+    def add(self, i: int) -> None:
+        self.memory.extend(self.step)
+
+    def sample(self, i: int) -> None:
+        self.memory.sample()
+
+
 class Cpprb:
     def __init__(self, case: dict[str, Any], rng: np.random.Generator) -> None:
         import cpprb
 
-        obs = {"shape": tuple(case["obs_shape"])}
-        fields: dict[str, Any] = {"obs": obs, "next_obs": obs, "action": {"dtype": np.int64}, "reward": {}, "done": {}}
-        self.memory = cpprb.PrioritizedReplayBuffer(case["capacity"], fields, alpha=ALPHA)
+        self.memory = cpprb.PrioritizedReplayBuffer(case["capacity"], fields(case), alpha=ALPHA)
         self.batch, self.step = case["batch"], content(case, case["envs"], np.asarray)
         many = content(case, CHUNK, np.asarray)
         for _ in range(0, case["capacity"], CHUNK):
@@ -94,23 +127,43 @@ class TorchRL:
 
 
 NAMES = {"cpprb": Cpprb, "torchrl": TorchRL}
+UNIFORM = {"cpprb": UniformCpprb, "torchrl": UniformTorchRL}
+
+
+def fields(case: dict[str, Any]) -> dict[str, Any]:
+    """Return what a transition consists of, as cpprb is told; both observations, as it is by default."""
+    obs = {"shape": tuple(case["obs_shape"]), "dtype": np.dtype(case["dtype"])}
+    return {"obs": obs, "next_obs": obs, "action": {"dtype": np.int64}, "reward": {}, "done": {}}
 
 
 def content(case: dict[str, Any], count: int, of: Any) -> dict[str, Any]:
     """Return so many transitions."""
     obs = np.ones((count, *case["obs_shape"]), dtype=case["dtype"])
     reward, done = np.ones(count, dtype=np.float32), np.zeros(count, dtype=bool)
-    fields = {"obs": obs, "next_obs": obs, "action": np.zeros(count, dtype=np.int64), "reward": reward, "done": done}
-    return {name: of(field) for name, field in fields.items()}
+    values = {"obs": obs, "next_obs": obs, "action": np.zeros(count, dtype=np.int64), "reward": reward, "done": done}
+    return {name: of(value) for name, value in values.items()}
 
 
-def prioritized(name: str, case: dict[str, Any], calls: int) -> dict[str, float]:
+def prioritized(who: str, case: dict[str, Any], calls: int) -> dict[str, float]:
     """Add `calls` steps of all environments, then draw as many batches and give them new priorities."""
-    if name not in MEMORIES:
-        MEMORIES[name] = NAMES[name](case, np.random.default_rng(0))
-    memory = MEMORIES[name]
+    return timed(NAMES[who], who, case, calls, "cycle")
+
+
+def uniform(who: str, case: dict[str, Any], calls: int) -> dict[str, float]:
+    """Add `calls` steps of all environments, then draw as many batches."""
+    return timed(UNIFORM[who], who, case, calls, "sample")
+
+
+def timed(kind: Any, who: str, case: dict[str, Any], calls: int, *more: str) -> dict[str, float]:
+    """Measure `add` and more of a full memory, which stays as long as the case does: frames twice over are heavy."""
+    key = who, case["name"]
+    if key not in MEMORIES:
+        for other in [other for other in MEMORIES if other[1] != case["name"]]:
+            del MEMORIES[other]
+        MEMORIES[key] = kind(case, np.random.default_rng(0))
+    memory = MEMORIES[key]
     took = {}
-    for part in ("add", "cycle"):
+    for part in ("add", *more):
         work = getattr(memory, part)
         began = time.process_time()
         for i in range(calls):
@@ -119,7 +172,7 @@ def prioritized(name: str, case: dict[str, Any], calls: int) -> dict[str, float]
     return took
 
 
-ANSWERS = {"versions": versions, "prioritized": prioritized}
+ANSWERS = {"versions": versions, "prioritized": prioritized, "uniform": uniform}
 
 
 def main() -> None:

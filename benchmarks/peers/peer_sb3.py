@@ -111,7 +111,7 @@ def versions() -> dict[str, Any]:
     return {name: module.__version__ for name, module in found.items()}
 
 
-def replay(case: dict[str, Any], calls: int) -> dict[str, Any]:
+def uniform(who: str, case: dict[str, Any], calls: int) -> dict[str, Any]:
     """Add `calls` steps of all environments, then sample as many batches; the memory is full before."""
     name, shape, envs = case["name"], tuple(case["obs_shape"]), case["envs"]
     image = case["dtype"] == "uint8"
@@ -128,13 +128,13 @@ def replay(case: dict[str, Any], calls: int) -> dict[str, Any]:
         while not BUFFERS[name].full:
             BUFFERS[name].add(obs, obs, action, reward, done, infos)
     buffer = BUFFERS[name]
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(calls):
         buffer.add(obs, obs, action, reward, done, infos)
-    added = time.perf_counter()
+    added = time.process_time()
     for _ in range(calls):
         buffer.sample(case["batch"])
-    sampled = time.perf_counter()
+    sampled = time.process_time()
     held = (
         buffer.observations,
         buffer.next_observations,
@@ -153,4 +153,4 @@ def replay(case: dict[str, Any], calls: int) -> dict[str, Any]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    serve({"versions": versions, "replay": replay} | trainer(Training))
+    serve({"versions": versions, "uniform": uniform} | trainer(Training))

@@ -79,7 +79,7 @@ def test_comm_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("without_peers")
 def test_replay(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    replay.main(["--small", "--repeats", "1", "--calls", "8"])
+    replay.main(["--small", "--eager", "--repeats", "1", "--calls", "8"])
     found = written(results, "replay")
     assert [row["name"] for row in found] == [case.name for case in (*replay.CASES, priorities.CASE)]
     said = capsys.readouterr().out
@@ -99,13 +99,14 @@ def test_replay_sets_priorities_beside_each_peer(results: Path, monkeypatch: pyt
         def __exit__(self, *_: object) -> None: ...
 
         def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
-            asked.append(arguments.get("name", what))
-            return {"add": 1.0, "cycle": 1e-9 if arguments.get("name") == "cpprb" else 1e9}
+            asked.append(arguments.get("who", what))
+            return {"add": 1.0, "cycle": 1e-9 if arguments.get("who") == "cpprb" else 1e9}
 
     monkeypatch.setattr(replay, "Worker", Silent)
     monkeypatch.setattr(venvs.Peer, "is_installed", lambda self: True)
-    assert replay.main(["--small", "--work", "prioritized", "--repeats", "2", "--calls", "2"]) == 1, "a limit is missed"
-    assert asked == ["cpprb", "torchrl"] * 3 + ["versions"]
+    told = replay.main(["--small", "--eager", "--work", "prioritized", "--repeats", "2", "--calls", "2"])
+    assert told == 1, "a limit is missed"
+    assert asked == ["cpprb", "torchrl"] * 3 + ["versions"] * 2
     assert {row["who"]: row.get("pass") for row in written(results, "replay")} == {
         "lockstep": None,
         "cpprb": False,
@@ -115,7 +116,7 @@ def test_replay_sets_priorities_beside_each_peer(results: Path, monkeypatch: pyt
 
 def test_a_stacked_transition_takes_one_frame() -> None:
     case = next(case for case in replay.CASES if case.stack == 4)
-    size = replay.Ours(case, 1).bytes_per_transition()
+    size = replay.bytes_of(replay.Ours(case, 1, compiled=False).memory) / case.capacity
     assert size == pytest.approx(Ring.row_bytes((84, 84), torch.uint8), rel=0.02)
     assert size < 7_200
 

@@ -1,4 +1,4 @@
-"""A replay memory that stores, draws and prioritizes by one compiled graph each, instead of by dozens of operations.
+"""A replay memory that stores and draws by one compiled graph each, instead of by dozens of operations.
 
 The graphs are traced from the methods of `ReplayMemory`, over stand-ins for its buffers, which they change in place.
 Random numbers are drawn in front of them, the same ones as without.
@@ -51,18 +51,12 @@ class CompiledMemory(ReplayMemory):
         for count in counts if self._priorities is None else [1]:
             draws = torch.zeros(shards, count, self.batch_size // shards, dtype=torch.float64, device=ring.device)
             self._graph(ReplayMemory.drawn, [draws])
-        if self._priorities is not None:
-            index = torch.zeros(self.batch_size, dtype=torch.int64, device=ring.device)
-            self._graph(ReplayMemory.prioritize, [index, index.to(self.dtype), index[0].double()])
 
     def store(self, *happened: Tensor) -> None:
         self._run(ReplayMemory.store, happened)
 
     def drawn(self, draws: Tensor) -> list[Batch]:
         return self._run(ReplayMemory.drawn, [draws])
-
-    def prioritize(self, index: Tensor, error: Tensor, highest: Tensor) -> None:
-        self._run(ReplayMemory.prioritize, [index, error, highest])
 
     def _run(self, method: Method, given: Sequence[Tensor]) -> list[Batch]:
         graph = None if self._compiler is None else self._graph(method, given)

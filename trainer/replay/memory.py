@@ -1,6 +1,6 @@
 """The replay memory of one rank: storage, frame stacks, n-step fold and sampler, composed.
 
-What it does to its buffers is told by three methods of tensors alone, so that each can be one compiled graph.
+What it stores and draws is told by two methods of tensors alone, so that each can be one compiled graph.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class ReplayMemory:
         if self._priorities is not None:
             assert result.highest is not None, "only uniform sampling does without"
             here = self.ring.device
-            self.prioritize(index.to(here), result.priority.to(here), result.highest.to(here))
+            self._priorities.reprioritize(index.to(here), result.priority.to(here), result.highest.to(here))
 
     def store(self, *happened: Tensor) -> None:
         """Write what happened, the fields of `Happened`, behind `ring.before_step`."""
@@ -113,13 +113,8 @@ class ReplayMemory:
             return [everything]
         return [_rows(everything, begin, index.shape[1]) for begin in range(0, index.numel(), index.shape[1])]
 
-    def prioritize(self, index: Tensor, error: Tensor, highest: Tensor) -> None:
-        """Take the |TD errors| [K] of transitions, and the largest of all ranks, []."""
-        assert self._priorities is not None
-        self._priorities.reprioritize(index, error, highest)
-
     def buffers(self) -> list[Tensor]:
-        """Return all that these three change."""
+        """Return all that ever changes."""
         return [*self.ring.buffers(), *self.sampler.buffers()]
 
     def over(self, buffers: Sequence[Tensor]) -> Self:

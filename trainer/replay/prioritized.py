@@ -80,7 +80,7 @@ class PrioritizedSampler:
         leaf = torch.where(happened, self._leaf(index), self.tree.dummy)
         priority = happened * self._priority(self.highest)
         priority[self.ring.horizon :] = 0
-        self.tree.set(leaf.flatten(), priority.flatten())
+        self.tree.put(leaf.flatten(), priority.flatten())
 
     @torch.inference_mode()
     def reprioritize(self, index: Tensor, error: Tensor, highest: Tensor) -> None:

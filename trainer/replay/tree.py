@@ -86,6 +86,14 @@ class SumTree:
     def set(self, leaf: Tensor, priority: Tensor) -> None:
         """Give flat leaves [K] new priorities >= 0, [K] float64; one that is named twice gets the larger."""
         self._flat.scatter_reduce_(0, leaf, priority, "amax", include_self=False)
+        self._add_up(leaf)
+
+    def put(self, leaf: Tensor, priority: Tensor) -> None:
+        """Do the same where none is named twice but with the same priority."""
+        self._flat.index_copy_(0, leaf, priority)
+        self._add_up(leaf)
+
+    def _add_up(self, leaf: Tensor) -> None:
         parent = leaf >> self.bits
         self._flat_lower.index_copy_(0, parent, self._down[1].index_select(0, parent).sum(1))
         self._flat_sums.copy_(self._down[0].sum(1))
