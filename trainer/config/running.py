@@ -15,8 +15,9 @@ class RuntimeConfig:
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of network and returns."""
     compile: Literal[False, True, "auto"] = False
-    """Make each update, up to its gradient, one compiled graph, which takes a C++ compiler and seconds at the first
-    start; `auto`: where that can be done, and eagerly elsewhere. The same numbers but for rounding."""
+    """Make one compiled graph each of an update's gradient, of its step, of acting, and of what the replay memory does,
+    which takes a C++ compiler and half a minute at the first start; `auto`: where that can be done, and eagerly
+    elsewhere. The same numbers but for rounding."""
     timeout: float = 120.0
     """A rank that stands still for longer, or an exchange that takes longer, ends the run, which tells who and where;
     in an evaluation it holds for each step [s]."""
