@@ -52,6 +52,8 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
     net = build_share(config, spec, device, meeting)
     target_net = build_share(config, spec, device, meeting).requires_grad_(False)
     compiler, why_not = build_compiler(config, ranks)
+    if compiler is not None:
+        envs.compile(compiler)
     sync = build_sync(config, net, target_net, ranks, spans, meeting, compiler)
     generators = {shard: seeding.generator(config.seed, "learner", shard, device) for shard in layout.owned}
     draws = Streams(generators, device, dtype)
