@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.rows import write_rows
-from trainer.build.compile import compile_function
+from trainer.build.compile import compile_step
 from trainer.envs import Backend, make_backend
 from trainer.envs.device import DeviceBackend
 
@@ -43,7 +43,7 @@ def build(kind: str, env_id: str, num_envs: int, threads: int = 0) -> Backend:
     seeds = list(range(num_envs))
     backend = make_backend("torch" if kind == "compiled" else kind, env_id, num_envs, seeds, threads=threads)
     if isinstance(backend, DeviceBackend) and kind == "compiled":
-        backend.step = compile_function(backend.step, backend.example())
+        backend.step = compile_step(backend.step, backend.example())
     return backend
 
 

@@ -16,7 +16,7 @@ from running import build, close, go, resumed
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from trainer.build.compile import compile_function
+from trainer.build.compile import compile_step
 from trainer.envs import ShardedEnvs, make_backend, sharded
 from trainer.envs.device import IDS
 from trainer.envs.device.game import below
@@ -310,7 +310,7 @@ def test_a_step_is_one_graph_and_reads_nothing(env_id: str) -> None:
 )
 def test_compiled_it_says_the_same(env_id: str) -> None:
     step, given = example(env_id, n=16)
-    compiled = compile_function(step, given)
+    compiled = compile_step(step, given)
     exact = env_id not in CONTROL
     for ours, theirs in zip(onward(step, given, 150), onward(compiled, given, 150), strict=True):
         for a, b in zip(ours, theirs, strict=True):
