@@ -305,9 +305,8 @@ def test_a_step_is_one_graph_and_reads_nothing(env_id: str) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    "env_id", [pytest.param(env_id, marks=[] if "Mountain" in env_id else [pytest.mark.slow]) for env_id in ONE_VERSION]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("env_id", ONE_VERSION)
 def test_compiled_it_says_the_same(env_id: str) -> None:
     step, given = example(env_id, n=16)
     compiled = compile_step(step, given)

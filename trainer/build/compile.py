@@ -83,7 +83,7 @@ def compile_function(function: Function, example: Sequence[Tensor], *, vectors: 
     options = {
         "cpp_wrapper": example[0].device.type == "cpu",
         "optimize_scatter_upon_const_tensor": False,  # it rounds the constant to single precision
-        "cpp.simdlen": None if vectors else 1,
+        **({} if vectors else {"cpp.simdlen": 1}),
     }
     compiled: Function = torch._inductor.compile(graph, list(example), options=options)
     compiled(*example)
