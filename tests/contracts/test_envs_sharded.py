@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 class Scripted:
     """A backend that says what a test has written down: rows of (reward, terminated, truncated, life_lost, reset)."""
 
-    num_envs, num_actions, obs_shape, obs_dtype = 1, 2, (1,), torch.float32
+    device, num_envs, num_actions, obs_shape, obs_dtype = CPU, 1, 2, (1,), torch.float32
     stack, stack_pad, saves_state = 1, "repeat", False
 
     def __init__(self, rows: list[tuple[float, bool, bool, bool, bool]]) -> None:
@@ -114,6 +114,7 @@ def test_join_keeps_one_tensor_for_obs_and_final_obs() -> None:
         ("async", "CartPole-v1"),
         ("native", "CartPole-v1"),
         ("auto", "MinAtar/Seaquest-v1"),
+        ("torch", "MinAtar/Seaquest-v1"),
         ("auto", "ALE/Breakout-v5"),
         ("auto", "toy/Catch"),
         ("auto", "toy/Chain"),
@@ -135,7 +136,8 @@ def test_render(kind: str, env_id: str) -> None:
 
 
 def test_spec_equals_what_is_built() -> None:
-    for kind, env_id in [("async", "CartPole-v1"), ("auto", "MinAtar/Freeway-v1"), ("auto", "ALE/Pong-v5")]:
+    cases = [("async", "CartPole-v1"), ("auto", "MinAtar/Freeway-v1"), ("auto", "ALE/Pong-v5")]
+    for kind, env_id in [*cases, ("torch", "CartPole-v1"), ("torch", "MinAtar/Freeway-v1")]:
         spec = env_spec(kind, env_id)
         backend = make_backend(spec.kind, env_id, 2, [0, 1])
         backend.close()
@@ -143,3 +145,4 @@ def test_spec_equals_what_is_built() -> None:
             assert getattr(spec, name) == getattr(backend, name)
     assert env_spec("auto", "CartPole-v1").kind == "native"
     assert env_spec("auto", "CartPole-v1", num_envs=1).kind == "sync"
+    assert env_spec("auto", "MinAtar/Freeway-v1").kind == "minatar", "torch draws other numbers: it is asked for"

@@ -22,6 +22,11 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ),
     ("native", "CartPole-v1", "next_step", {"max_episode_steps": 17}),
     *(("minatar", f"MinAtar/{game}-v1", "same_step", {"max_episode_steps": 90}) for game in sorted(GAMES)),
+    *(("torch", f"MinAtar/{game}-v1", "same_step", {"max_episode_steps": 17}) for game in sorted(GAMES)),
+    *(
+        ("torch", env_id, "same_step", {"max_episode_steps": 17})
+        for env_id in ("CartPole-v1", "Acrobot-v1", "MountainCar-v0")
+    ),
     *(
         ("toy", env_id, mode, {})
         for env_id in ("toy/Catch", "toy/Chain", "toy/Memory")

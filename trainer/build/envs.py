@@ -68,6 +68,7 @@ def build_envs(
             render=render,
             restarts=restarts,
             timeout=env.timeout,
+            device=device,
             threads=env.threads or max(1, cores_per_rank(Launch.read()) // layout.shards_per_rank),
             **_env_options(env, env_id, evaluation),
         )

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from trainer import checkpoint
-from trainer.build.compile import build_actor, build_compiler, build_gradient, compile_ahead, refuser
+from trainer.build.compile import build_actor, build_compiler, build_gradient, compile_ahead, compile_step, refuser
 from trainer.build.envs import build_envs
 from trainer.build.evaluation import build_evaluator
 from trainer.build.losses import build_loss
@@ -52,6 +52,8 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
     net = build_share(config, spec, device, meeting)
     target_net = build_share(config, spec, device, meeting).requires_grad_(False)
     compiler, why_not = build_compiler(config, ranks)
+    if compiler is not None:
+        envs.compile(compile_step)
     sync = build_sync(config, net, target_net, ranks, spans, meeting, compiler)
     generators = {shard: seeding.generator(config.seed, "learner", shard, device) for shard in layout.owned}
     draws = Streams(generators, device, dtype)

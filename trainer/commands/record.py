@@ -21,7 +21,7 @@ from trainer.runtime.headless import draw_offscreen
 from trainer.types import Policy, Rates
 
 _ATARI_FPS = 60
-_BOARD_FPS = {"minatar": 12, "toy": 5}  # these have no clock of their own; slow enough to follow
+_BOARD_FPS = {"minatar": 12, "torch": 12, "toy": 5}  # these have no clock of their own; slow enough to follow
 _UNKNOWN_FPS = 30
 
 
@@ -82,8 +82,9 @@ def record_all(run_dir: Path, out: Path, config: Config, *, seed: int = 0, step:
 
 
 def _drawn_here(spec: EnvSpec) -> EnvSpec:
-    """Return the same environments, stepped in this process rather than by workers."""
-    kind = "sync" if spec.kind == "async" else spec.kind
+    """Return the same environments, stepped in this process rather than by workers, and by who can draw them."""
+    physics = spec.kind == "torch" and len(spec.obs_shape) == 1
+    kind = "sync" if spec.kind == "async" or physics else spec.kind
     return replace(spec, kind=kind, tasks=tuple(_drawn_here(task) for task in spec.tasks))
 
 

@@ -16,9 +16,10 @@ class EnvConfig:
     told the task, learns them all."""
     num_envs: int = 8
     """Environments over all ranks [count]."""
-    backend: Literal["auto", "sync", "async", "native", "ale", "minatar", "toy"] = "auto"
+    backend: Literal["auto", "sync", "async", "native", "ale", "minatar", "toy", "torch"] = "auto"
     """Who steps them: Gymnasium's sync or async vector env, the env's own vector entry point (native), ALE's C++
-    vector env, MinAtar, or the built-in toys. `auto` picks by id."""
+    vector env, MinAtar, the built-in toys, or CartPole, Acrobot, MountainCar and MinAtar as tensors on the rank's own
+    device (torch). `auto` picks by id, and never torch."""
     autoreset: Literal["auto", "next_step", "same_step"] = "auto"
     """Gymnasium autoreset mode, where the backend offers a choice. The transitions are the same."""
     kwargs: str = "{}"

@@ -19,7 +19,17 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.envs.base import Autoreset, Flags, StackPad, choose_autoreset, opening, refuse_unknown, stepped, take_limit
+from trainer.envs.base import (
+    CPU,
+    Autoreset,
+    Flags,
+    StackPad,
+    choose_autoreset,
+    opening,
+    refuse_unknown,
+    stepped,
+    take_limit,
+)
 from trainer.envs.spaces import ObsCodec, discrete_actions
 from trainer.types import State, Timestep
 
@@ -38,6 +48,7 @@ class AleBackend:
     ale_py.AtariVectorEnv's arguments that are in `KWARGS`. threads 0 leaves their number to ALE.
     """
 
+    device = CPU
     obs_dtype = torch.uint8
     stack_pad: StackPad = "zero"
     saves_state = False

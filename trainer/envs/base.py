@@ -1,6 +1,6 @@
 """What every environment backend promises, and how its arrays become a `Timestep`.
 
-A backend is the vector environment of one shard. It knows no ranks, no devices and no configuration.
+A backend is the vector environment of one shard. It knows no ranks and no configuration.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ Autoreset = Literal["next_step", "same_step"]
 StackPad = Literal["repeat", "zero"]
 Array = NDArray[np.generic]
 Flags = NDArray[np.bool_]
+CPU = torch.device("cpu")
 
 
 class Backend(Protocol):
-    """The vector environment of one shard, on the CPU.
+    """The vector environment of one shard, on the CPU or, where a step is tensor operations, on the rank's device.
 
     Tensors in a `Timestep` belong to the caller: the backend never writes to them again.
     `reset` seeds the streams the first time; a later one begins new episodes and goes on with the streams.
     """
 
+    device: torch.device  # where it takes actions and leaves timesteps; on a GPU it waits for nothing
     num_envs: int
     num_actions: int
     obs_shape: tuple[int, ...]
@@ -39,7 +41,7 @@ class Backend(Protocol):
     def reset(self) -> Timestep: ...
 
     def send(self, action: Tensor) -> None:
-        """Begin a step; action is [N] int64 on the CPU."""
+        """Begin a step; action is [N] int64."""
 
     def recv(self) -> Timestep: ...
 
@@ -71,13 +73,14 @@ class EnvSpec:
 def opening(obs: Tensor) -> Timestep:
     """Return the timestep of a reset: obs is [N, *] and no transition leads to it."""
     n = obs.shape[0]
+    no = torch.zeros(n, dtype=torch.bool, device=obs.device)
     return Timestep(
         obs=obs,
-        reward=torch.zeros(n),
-        terminated=torch.zeros(n, dtype=torch.bool),
-        truncated=torch.zeros(n, dtype=torch.bool),
-        life_lost=torch.zeros(n, dtype=torch.bool),
-        reset=torch.ones(n, dtype=torch.bool),
+        reward=torch.zeros(n, device=obs.device),
+        terminated=no,
+        truncated=no.clone(),
+        life_lost=no.clone(),
+        reset=~no,
         final_obs=obs,
     )
 

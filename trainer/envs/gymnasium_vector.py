@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainer.envs import workers
 from trainer.envs.autoreset import NormalForm
-from trainer.envs.base import Autoreset, StackPad, choose_autoreset
+from trainer.envs.base import CPU, Autoreset, StackPad, choose_autoreset
 from trainer.envs.restarts import Restarts
 from trainer.envs.single import FAILURE, fresh_seed, thunk
 from trainer.envs.spaces import ObsCodec, discrete_actions
@@ -32,6 +32,7 @@ class GymnasiumBackend:
     bears it; behind that the backend is closed. timeout: of a step of async [s].
     """
 
+    device = CPU
     stack = 1
     stack_pad: StackPad = "repeat"
 

@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
+import torch
 
+from trainer.envs import device as on_device
 from trainer.envs import minatar, toy
 from trainer.envs.ale import AleBackend
-from trainer.envs.base import Backend, EnvSpec, take_limit
+from trainer.envs.base import CPU, Backend, EnvSpec, take_limit
 from trainer.envs.gymnasium_vector import GymnasiumBackend
 from trainer.envs.minatar import MinAtarBackend
 from trainer.envs.native import NativeBackend
@@ -22,7 +24,7 @@ from trainer.envs.single import make_single
 from trainer.envs.spaces import ObsCodec, discrete_actions
 from trainer.envs.toy import ToyBackend
 
-KINDS = ("sync", "async", "native", "ale", "minatar", "toy")
+KINDS = ("sync", "async", "native", "ale", "minatar", "toy", "torch")
 EXTRAS = {"ale_py": "atari", "minatar": "minatar", "Box2D": "box2d", "pygame": "box2d"}  # module -> extra
 OWNERS = {"ALE/": "ale", "MinAtar/": "minatar", "toy/": "toy"}  # namespace -> the only backend for it
 
@@ -46,11 +48,13 @@ def make_backend(
     render: bool = False,
     restarts: Restarts | None = None,
     timeout: float = math.inf,
+    device: torch.device = CPU,
 ) -> Backend:
     """Build the vector environment of one shard, with one seed per environment.
 
     kind is one of `KINDS` or auto. Atari: sticky to threads; MinAtar: sticky and full_action_space; Gymnasium's sync
-    and async: restarts, which counts failed environments (None: none is borne), and timeout of an async step [s].
+    and async: restarts, which counts failed environments (None: none is borne), and timeout of an async step [s];
+    torch: the device that it lives on.
 
     Raises:
         ValueError: the environment cannot be built or cannot be learned from; one line, with the remedy.
@@ -85,6 +89,17 @@ def make_backend(
                 kwargs=kwargs,
                 sticky=sticky,
                 full_action_space=full_action_space,
+            )
+        if kind == "torch":
+            return on_device.DeviceBackend(
+                env_id,
+                num_envs,
+                seeds,
+                autoreset=autoreset,
+                kwargs=kwargs,
+                sticky=sticky,
+                full_action_space=full_action_space,
+                device=device,
             )
         if kind == "toy":
             return ToyBackend(env_id, num_envs, seeds, autoreset=autoreset, kwargs=kwargs)
@@ -135,6 +150,10 @@ def _resolve(kind: str, env_id: str, num_envs: int) -> str:
     """Return the backend that `auto` stands for, having checked that env_id exists and that kind can step it."""
     if kind not in ("auto", *KINDS):
         raise ValueError(f"there is no backend {kind}; use auto, {', '.join(KINDS)}")
+    if kind == "torch":
+        if env_id not in on_device.IDS:
+            raise ValueError(f"the torch backend cannot step {env_id}, only {', '.join(on_device.IDS)}; use auto")
+        return kind
     for namespace, owner in OWNERS.items():
         if env_id.startswith(namespace):
             if kind not in ("auto", owner):

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.envs.base import StackPad, choose_autoreset, opening, refuse_unknown, stepped, take_limit
+from trainer.envs.base import CPU, StackPad, choose_autoreset, opening, refuse_unknown, stepped, take_limit
 from trainer.envs.minatar_state import game_state, load_game_state, load_random_state, random_state
 from trainer.types import State, Timestep
 
@@ -36,6 +36,7 @@ class MinAtarBackend:
     itself, by termination, after 2500 steps); `difficulty_ramping` is the other argument.
     """
 
+    device = CPU
     obs_dtype = torch.bool
     stack = 1
     stack_pad: StackPad = "repeat"
@@ -130,15 +131,20 @@ class MinAtarBackend:
         self._last_action, self._elapsed = list(state["last_action"]), list(state["elapsed"])
 
     def render(self) -> NDArray[np.uint8] | None:
-        """Return env 0 with one hue per channel, the last channel on top, 24 pixels per cell."""
-        channels = self.obs_shape[0]
-        hues = [(0.0, 0.0, 0.0), *(colorsys.hsv_to_rgb(c / channels, 0.7, 1.0) for c in range(channels))]
-        top = (self._board[0] * np.arange(1, channels + 1)).max(axis=2)
-        picture: NDArray[np.uint8] = (255 * np.array(hues)[top]).astype(np.uint8)
-        return picture.repeat(24, axis=0).repeat(24, axis=1)
+        """Return env 0 as a picture."""
+        return picture(self._board[0])
 
     def close(self) -> None:
         pass
+
+
+def picture(board: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return a board [H, W, C] with one hue per channel, the last channel on top, 24 pixels per cell."""
+    channels = board.shape[2]
+    hues = [(0.0, 0.0, 0.0), *(colorsys.hsv_to_rgb(c / channels, 0.7, 1.0) for c in range(channels))]
+    top = (board * np.arange(1, channels + 1)).max(axis=2)
+    cells: NDArray[np.uint8] = (255 * np.array(hues)[top]).astype(np.uint8)
+    return cells.repeat(24, axis=0).repeat(24, axis=1)
 
 
 def load_game(env_id: str) -> Any:

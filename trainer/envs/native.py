@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.envs.autoreset import NormalForm
-from trainer.envs.base import Autoreset, StackPad, choose_autoreset
+from trainer.envs.base import CPU, Autoreset, StackPad, choose_autoreset
 from trainer.envs.spaces import ObsCodec, discrete_actions
 from trainer.types import State, Timestep
 
@@ -30,6 +30,7 @@ class NativeBackend:
     It saves its state for CartPole.
     """
 
+    device = CPU
     stack = 1
     stack_pad: StackPad = "repeat"
 

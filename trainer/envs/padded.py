@@ -67,21 +67,21 @@ class Padded:
     """
 
     def __init__(self, backend: Backend, joined: EnvSpec) -> None:
-        self._backend = backend
-        self.num_envs = backend.num_envs
+        self.backend = backend
+        self.device, self.num_envs = backend.device, backend.num_envs
         self.num_actions, self.obs_shape, self.obs_dtype = joined.num_actions, joined.obs_shape, joined.obs_dtype
         self.stack: int = joined.stack
         self.stack_pad: StackPad = joined.stack_pad
         self.saves_state = joined.saves_state
 
     def reset(self) -> Timestep:
-        return self._pad(self._backend.reset())
+        return self._pad(self.backend.reset())
 
     def send(self, action: Tensor) -> None:
-        self._backend.send(action % self._backend.num_actions)
+        self.backend.send(action % self.backend.num_actions)
 
     def recv(self) -> Timestep:
-        return self._pad(self._backend.recv())
+        return self._pad(self.backend.recv())
 
     def _pad(self, timestep: Timestep) -> Timestep:
         obs = pad(timestep.obs, self.obs_shape)
@@ -89,16 +89,16 @@ class Padded:
         return timestep._replace(obs=obs, final_obs=final)
 
     def state_dict(self) -> State:
-        return self._backend.state_dict()
+        return self.backend.state_dict()
 
     def load_state_dict(self, state: State) -> None:
-        self._backend.load_state_dict(state)
+        self.backend.load_state_dict(state)
 
     def render(self) -> NDArray[np.uint8] | None:
-        return self._backend.render()
+        return self.backend.render()
 
     def close(self) -> None:
-        self._backend.close()
+        self.backend.close()
 
 
 def pad(obs: Tensor, shape: tuple[int, ...]) -> Tensor:

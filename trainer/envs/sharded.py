@@ -10,14 +10,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.envs.base import Backend, StackPad
+from trainer.envs.device import DeviceBackend
+from trainer.envs.padded import Padded
 from trainer.envs.restarts import Restarts
-from trainer.types import Episode, State, Timestep
+from trainer.types import Compiler, Episode, Function, State, Timestep
+
+UNCOUNTED = 1024
+"""Steps whose rewards are kept uncounted, at most."""
 
 
 class EpisodeStatistics:
     """Running return and length of each environment of one shard.
 
-    A reset row is no step; a lost life ends no episode.
+    A reset row is no step; a lost life ends no episode. Steps are kept where they are and counted on the CPU when
+    somebody asks, because on a GPU that waits; UNCOUNTED of them are counted in any case.
     """
 
     def __init__(self, num_envs: int, first_env: int) -> None:
@@ -25,25 +31,41 @@ class EpisodeStatistics:
         self._ret = np.zeros(num_envs, dtype=np.float64)
         self._length = np.zeros(num_envs, dtype=np.int64)
         self._finished: list[Episode] = []
+        self._uncounted: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
     def begin(self) -> None:
         """Forget the running episodes: all environments were reset."""
+        self._count()
         self._ret[:], self._length[:] = 0.0, 0
 
     def step(self, timestep: Timestep) -> None:
-        self._ret += timestep.reward.numpy()
-        self._length += ~timestep.reset.numpy()
-        done = (timestep.terminated | timestep.truncated).numpy()
-        if done.any():
-            for i in np.flatnonzero(done).tolist():
-                self._finished.append(Episode(self._first_env + i, float(self._ret[i]), int(self._length[i])))
-            self._ret[done], self._length[done] = 0.0, 0
+        self._uncounted.append((timestep.reward, timestep.reset, timestep.terminated, timestep.truncated))
+        if len(self._uncounted) == UNCOUNTED:
+            self._count()
+
+    def _count(self) -> None:
+        if not self._uncounted:
+            return
+        fields = zip(*self._uncounted, strict=True)
+        reward, reset, terminated, truncated = (torch.stack(field).cpu().numpy() for field in fields)
+        self._uncounted = []
+        ended = terminated | truncated
+        for t, any_ended in enumerate(ended.any(1).tolist()):
+            self._ret += reward[t]
+            self._length += ~reset[t]
+            if any_ended:
+                for i in np.flatnonzero(ended[t]).tolist():
+                    self._finished.append(Episode(self._first_env + i, float(self._ret[i]), int(self._length[i])))
+                self._ret[ended[t]], self._length[ended[t]] = 0.0, 0
 
     def drain(self) -> list[Episode]:
+        """Return the episodes that have ended since the last call; waits for the device."""
+        self._count()
         finished, self._finished = self._finished, []
         return finished
 
     def state_dict(self) -> State:
+        self._count()
         return {
             "ret": torch.from_numpy(self._ret.copy()),
             "length": torch.from_numpy(self._length.copy()),
@@ -51,6 +73,7 @@ class EpisodeStatistics:
         }
 
     def load_state_dict(self, state: State) -> None:
+        self._uncounted = []
         self._ret[:] = state["ret"].numpy()
         self._length[:] = state["length"].numpy()
         self._finished = [Episode(*episode) for episode in state["finished"]]
@@ -60,7 +83,7 @@ class ShardedEnvs:
     """`types.Envs` over one backend per owned shard, in the order of the shard numbers.
 
     first_env is the global index of each shard's first environment; restarts: where the backends count failures.
-    Observations arrive on `device`; statistics are kept on the CPU. The state has the shard numbers as its keys. A
+    Timesteps arrive on `device`; statistics are kept on the CPU. The state has the shard numbers as its keys. A
     shard whose backend cannot save its state loads the finished episodes only, and is to be `reset`.
     """
 
@@ -84,6 +107,8 @@ class ShardedEnvs:
         self.saves_state = all(backend.saves_state for backend in self._backends)
         for backend in self._backends:
             assert (backend.obs_shape, backend.num_actions) == (self.obs_shape, self.num_actions)
+            assert backend.device == first.device
+        self._acting = first.device
 
     def reset(self) -> Timestep:
         for statistics in self._statistics:
@@ -91,7 +116,7 @@ class ShardedEnvs:
         return self._join([backend.reset() for backend in self._backends])
 
     def send(self, action: Tensor) -> None:
-        action = action.cpu()  # waits for the device: the environments need the numbers
+        action = action.to(self._acting)  # waits for the device, where environments on the CPU need the numbers
         sizes = [backend.num_envs for backend in self._backends]
         for backend, part in zip(self._backends, torch.split(action, sizes), strict=True):
             backend.send(part)
@@ -101,6 +126,16 @@ class ShardedEnvs:
         for statistics, timestep in zip(self._statistics, timesteps, strict=True):
             statistics.step(timestep)
         return self._join(timesteps)
+
+    def compile(self, compiler: Compiler) -> None:
+        """Make one graph of each step that is tensor operations, the same for all shards that play the same."""
+        graphs: dict[str, Function] = {}
+        for backend in self._backends:
+            inner = backend.backend if isinstance(backend, Padded) else backend
+            if isinstance(inner, DeviceBackend):
+                if inner.env_id not in graphs:
+                    graphs[inner.env_id] = compiler(inner.step, inner.example())
+                inner.step = graphs[inner.env_id]
 
     def _join(self, timesteps: list[Timestep]) -> Timestep:
         """Concatenate and move to the device; final_obs stays the same tensor as obs where it was in every shard."""
@@ -114,7 +149,7 @@ class ShardedEnvs:
         return Timestep(**fields)
 
     def _move(self, tensor: Tensor) -> Tensor:
-        if self._device.type == "cpu":
+        if tensor.device.type == self._device.type:
             return tensor
         # torch's pinned allocator keeps the buffer until the copy is over.
         return tensor.pin_memory().to(self._device, non_blocking=True)

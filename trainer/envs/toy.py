@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.envs.base import Flags, StackPad, choose_autoreset, opening, refuse_unknown, stepped, take_limit
+from trainer.envs.base import CPU, Flags, StackPad, choose_autoreset, opening, refuse_unknown, stepped, take_limit
 from trainer.types import State, Timestep
 
 CATCH_OPTIMAL_RETURN = 1.0
@@ -165,6 +165,7 @@ class ToyBackend:
     [1, rows + 2, columns + 2] of uint8 with an empty border, so that a shift by one pixel loses nothing.
     """
 
+    device = CPU
     stack = 1
     stack_pad: StackPad = "repeat"
     saves_state = True
