@@ -1,6 +1,6 @@
 """Time per step, split into env, act, replay, learn and sync: what the whole loop costs beside its parts alone.
 
-    python -m benchmarks.step [--work cartpole|minatar|atari|toy|PRESET] [--envs N] [--alone] [--compile]
+    python -m benchmarks.step [--work cartpole|minatar|atari|toy|PRESET] [--envs N] [--backend B] [--alone] [--compile]
 
 --alone measures the time for which one thread computes instead of the time that passes: what this costs by itself,
 whoever else is busy. --compile does what can be compiled by graphs, and measures like --alone.
@@ -56,13 +56,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", choices=(*STEPS, *PRESETS), default="cartpole", metavar="NAME")
     parser.add_argument("--envs", type=int, help="another number of environments than its own")
+    parser.add_argument("--backend", help="another --env.backend than its own")
     parser.add_argument("--alone", action="store_true", help="one thread, its CPU time")
     parser.add_argument("--compile", action="store_true", help="by compiled graphs; --alone is meant")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--steps", type=int, help="steps in one measurement")
     options = parser.parse_args(argv)
     config = of_preset(options.work)
-    config = replace(config, env=replace(config.env, num_envs=options.envs or config.env.num_envs))
+    env, backend = config.env, options.backend or config.env.backend
+    config = replace(config, env=replace(env, num_envs=options.envs or env.num_envs, backend=backend))
     alone = options.alone or options.compile
     if alone:
         runtime = replace(config.runtime, device="cpu", threads=1, compile=options.compile)
@@ -104,6 +106,7 @@ def measure(
     return {
         "work": work,
         "envs": num_envs,
+        "backend": run.config.env.backend,
         "updates_per_step": updates,
         "device": device,
         "compiled": run.config.runtime.compile is not False,

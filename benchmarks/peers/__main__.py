@@ -21,19 +21,21 @@ from benchmarks.harness import cartpole, median, spread, table
 from benchmarks.peers.venvs import PEERS, Worker
 from benchmarks.rows import write_rows
 
-US = "lockstep"
+OURS = ("lockstep", "lockstep-tensors")
+"""The second steps its environments as tensors, in the graph of a compiled run (--env.backend torch)."""
 ENVS = {"cartpole": (1, 8, 64), "pong": (1, 8, 32)}
 CANNOT = {
     ("cleanrl", "cartpole", 8): "its dqn.py has one environment",
     ("cleanrl", "cartpole", 64): "its dqn.py has one environment",
     ("cleanrl", "pong"): "the dqn_atari.py of its wheel needs an ale-py of 2022",
     ("jax", "pong"): "there is no Atari in JAX",
+    ("lockstep-tensors", "pong"): "there is no Atari of tensors",
     ("tianshou", "pong"): "its Atari extra needs ale-py < 0.9",
     ("torchrl", "pong"): "not set up here",
     ("rllib", "pong"): "not set up here",
 }
 """(peer, work) or (peer, work, environments) -> why it is not in the race."""
-PASSES = (("lockstep", "sb3", "cleanrl", "tianshou", "torchrl", "jax"), ("lockstep", "rllib"))
+PASSES = ((*OURS, "sb3", "cleanrl", "tianshou", "torchrl", "jax"), ("lockstep", "rllib"))
 """Who runs in turn with whom: RLlib's servers take time from others even while nobody asks them anything."""
 SLOW = "rllib"
 """To be faster than this one alone is no win."""
@@ -54,8 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--solve", type=int, default=0, metavar="SEEDS", help="also the time until a return is reached")
     parser.add_argument("--install", action="store_true", help="only make the peers' environments")
     own = parser.parse_args(argv)
-    passes = [[who for who in each if who == US or who in (own.peers or each)] for each in PASSES]
-    passes = [each for each in passes if len(each) > 1]
+    passes = [[who for who in each if who in OURS or who in (own.peers or each)] for each in PASSES]
+    passes = [each for each in passes if not set(OURS).issuperset(each)]
     for who in {who for each in passes for who in each}:
         PEERS[who].install()
     if own.install:
@@ -120,7 +122,7 @@ def measure(
             "updates_per_s": [answer["updates"] / answer["seconds"] for answer in told[case]],
             "peak_mb": max(answer["peak_mb"] for answer in told[case]),
         }
-        if who == US and fastest:
+        if who in OURS and fastest:
             ratios = [one / other for one, other in zip(mine, fastest, strict=True)]
             row |= {"to_fastest_peer": median(ratios), "to_fastest_peer_spread": [min(ratios), max(ratios)]}
             if (limit := LIMITS[work].get(envs)) is not None and SLOW not in names:
@@ -138,7 +140,7 @@ def rates(answers: Sequence[dict[str, Any]]) -> list[float]:
 
 def pytorch(who: str) -> bool:
     """Whether this is a peer of ours that uses PyTorch as well."""
-    return who != US and who not in OUTSIDE
+    return who not in OURS and who not in OUTSIDE
 
 
 def report(work: str, rows: Sequence[dict[str, Any]]) -> str:

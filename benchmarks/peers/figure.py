@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 OUT = HERE.parent / "docs" / "images" / "race.png"
 NAMES = {
     "lockstep": "Lockstep",
+    "lockstep-tensors": "Lockstep, envs of tensors",
     "sb3": "Stable-Baselines3",
     "cleanrl": "CleanRL",
     "tianshou": "Tianshou",
@@ -42,7 +43,7 @@ Row = dict[str, Any]
 
 
 def main() -> int:
-    draw(newest("peers", ("work", "who", "envs")), newest("step", ("work",)), OUT)
+    draw(newest("peers", ("work", "who", "envs")), newest("step", ("work", "envs", "backend", "compiled")), OUT)
     print(f"written to {OUT.relative_to(HERE.parent)}")
     return 0
 
@@ -74,7 +75,7 @@ def speeds(axes: Axes, rows: Sequence[Row]) -> None:
     names = sorted({who for who, _ in middle}, key=lambda who: max(v for (w, _), v in middle.items() if w == who))
     height = 0.8 / len(counts)
     for y, who in enumerate(names):
-        colour = OURS if who == "lockstep" else OUTSIDE if who == "jax" else THEIRS
+        colour = OURS if who.startswith("lockstep") else OUTSIDE if who == "jax" else THEIRS
         for i, envs in enumerate(counts):
             place = y + (i - (len(counts) - 1) / 2) * height
             if (value := middle.get((who, envs))) is None:
@@ -95,11 +96,18 @@ def breakdown(axes: Axes, rows: Sequence[Row]) -> None:
             share = row["share_in_loop"].get(part, 0.0)
             axes.barh(y, share, 0.6, left=begin, color=colour, label=part if y == 0 else None)
             begin += share
-    axes.set_yticks(range(len(rows)), [f"{row['work']}\n{row['envs']} envs" for row in rows], fontsize=9)
+    axes.set_yticks(range(len(rows)), [_name(row) for row in rows], fontsize=9)
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of the time of a step", fontsize=9, color=INK)
     axes.legend(ncols=3, fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), labelcolor=INK)
     _dress(axes, "Where a step of ours goes")
+
+
+def _name(row: Row) -> str:
+    """Return what a row of benchmarks.step is of."""
+    how = "compiled" if row["compiled"] else "eager"
+    envs = "env" if row["envs"] == 1 else "envs"
+    return f"{row['work']}, {row['envs']} {envs}\n{how}{', of tensors' if row['backend'] == 'torch' else ''}"
 
 
 def _dress(axes: Axes, title: str) -> None:

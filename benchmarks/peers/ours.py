@@ -23,10 +23,13 @@ CHUNK = {"cartpole": 6_400, "pong": 64}
 class Training:
     """A run as `lockstep train` builds it, with its log on the disk."""
 
+    backend = "auto"
+
     def __init__(self, work: str, envs: int, epsilon: float, seed: int) -> None:
         self._open = ExitStack()
         folder = Path(self._open.enter_context(tempfile.TemporaryDirectory()))
         config = configured(work, envs, epsilon, seed)
+        config = replace(config, env=replace(config.env, backend=self.backend))
         self.run = self._open.enter_context(open_run(config, folder))
         self.run._returns = deque(maxlen=None)
         self.steps = CHUNK[work] // envs
@@ -69,6 +72,11 @@ def versions() -> dict[str, Any]:
     return dict(environment()["versions"])
 
 
-if __name__ == "__main__":
+def main(kind: type[Training] = Training) -> None:
+    """Answer."""
     torch.set_num_threads(1)
-    serve({"versions": versions} | trainer(Training))
+    serve({"versions": versions} | trainer(kind))
+
+
+if __name__ == "__main__":
+    main()

@@ -124,7 +124,7 @@ def test_a_stacked_transition_takes_one_frame() -> None:
 class Racer:
     """Answers as a peer does; its speed is that of its name."""
 
-    SPEED: ClassVar = {"lockstep": 700.0, "sb3": 100.0, "cleanrl": 50.0, "jax": 9_000.0}
+    SPEED: ClassVar = {"lockstep": 700.0, "lockstep-tensors": 900.0, "sb3": 100.0, "cleanrl": 50.0, "jax": 9_000.0}
     asked: ClassVar[list[tuple[str, str, int]]] = []
 
     def __init__(self, peer: venvs.Peer) -> None:
@@ -150,14 +150,15 @@ def test_peers_race_in_turn(results: Path, monkeypatch: pytest.MonkeyPatch, caps
     who = ["--peers", "sb3", "cleanrl", "jax", "--envs", "1", "8"]
     assert peers.main([*who, "--repeats", "2", "--solve", "2"]) == 0
     found = written(results, "peers")
-    cases = [("lockstep", 1), ("lockstep", 8), ("sb3", 1), ("sb3", 8), ("cleanrl", 1), ("jax", 1), ("jax", 8)]
+    ours = [(who, envs) for who in peers.OURS for envs in (1, 8)]
+    cases = [*ours, ("sb3", 1), ("sb3", 8), ("cleanrl", 1), ("jax", 1), ("jax", 8)]
     assert [(row["who"], row["envs"]) for row in found] == cases, "CleanRL has one environment"
     trained = [(name, envs) for name, what, envs in Racer.asked if what == "train"]
     assert trained == cases * 3, "a warm-up and two repeats, each in turn"
     # 200 a second is SB3's best, with 8 environments; JAX is no PyTorch peer
-    assert [row.get("to_fastest_peer") for row in found[:3]] == [700 / 200, 1400 / 200, None]
+    assert [row.get("to_fastest_peer") for row in found[:5]] == [3.5, 7.0, 4.5, 9.0, None]
     assert found[0]["pass"], "at least 2.5 x with one environment"
-    assert [len(row.get("solved", ())) for row in found] == [0, 2, 0, 2, 2, 0, 2], "with each one's best number"
+    assert [len(row.get("solved", ())) for row in found] == [0, 2, 0, 2, 0, 2, 2, 0, 2], "with each one's best number"
     said = capsys.readouterr().out
     assert "its dqn.py has one environment" in said
     assert "3 >3" in said
@@ -166,7 +167,7 @@ def test_peers_race_in_turn(results: Path, monkeypatch: pytest.MonkeyPatch, caps
 def test_a_race_that_is_lost_says_so(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "Worker", Racer)
     monkeypatch.setattr(venvs.Peer, "install", lambda self: None)
-    monkeypatch.setattr(Racer, "SPEED", {"lockstep": 200.0, "sb3": 100.0})
+    monkeypatch.setattr(Racer, "SPEED", {"lockstep": 200.0, "lockstep-tensors": 900.0, "sb3": 100.0})
     assert peers.main(["--peers", "sb3", "--envs", "1", "--repeats", "1"]) == 1
     assert written(results, "peers")[0]["pass"] is False
 
