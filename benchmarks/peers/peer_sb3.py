@@ -90,6 +90,9 @@ def cartpole(envs: int, seed: int) -> dict[str, Any]:
 
 def pong(envs: int, seed: int) -> dict[str, Any]:
     """Return Atari Pong with the Nature CNN; only one environment can share frames between observations."""
+    import ale_py  # whose games Gymnasium has to be told of
+
+    gymnasium.register_envs(ale_py)
     cycle = cadence(envs, 4)
     env = make_atari_env("ALE/Pong-v5", envs, seed=seed, env_kwargs={"frameskip": 1, "repeat_action_probability": 0.25})
     return {
