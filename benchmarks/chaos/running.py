@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -158,7 +159,8 @@ def steps_of(folders: Sequence[Path]) -> list[int]:
 def cost_beside(folder: Path, runs: dict[str, Sequence[str]], env: Mapping[str, str] | None = None) -> float:
     """Run two runs of one rank at the same time; return what the second costs beside the first [% of its speed].
 
-    env: the second one's. Whatever else the machine does hits both.
+    env: the second one's. Whatever else the machine does hits both; each has a core of its own, where there are two,
+    which it shares with what it starts.
     """
     with ExitStack() as stack:
         programs = [
@@ -168,6 +170,8 @@ def cost_beside(folder: Path, runs: dict[str, Sequence[str]], env: Mapping[str, 
             for first in [next(iter(runs))]
             for name, more in runs.items()
         ]
+        for program, core in zip(programs, sorted(os.sched_getaffinity(0)), strict=False):
+            os.sched_setaffinity(program.popen.pid, {core})  # what it starts from here on inherits it
         for program in programs:
             program.expect(0)
     one, other = (json.loads((folder / name / "results.json").read_text())["env_steps_per_second"] for name in runs)

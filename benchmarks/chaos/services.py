@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.chaos.row import Draw, Outcome, Row, outcome
 from benchmarks.chaos.running import cost_beside
 
-STEPS = "60000"
+STEPS = "120000"
 ENDPOINTS = ("refuses", "never answers", "wrong key")
 
 
