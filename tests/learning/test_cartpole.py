@@ -18,6 +18,7 @@ IQN = (
     *("--loss.fractions", "16", "--loss.target_fractions", "16", *FAST),
 )
 PRIORITIZED = ("--replay.kind", "prioritized")
+SPLIT = ("--net.hidden", "256", "--net.head_hidden", "128")
 FAMILIES: dict[str, tuple[str, ...]] = {
     "dueling, prioritized": ("--net.dueling", "True", *PRIORITIZED),
     "c51": C51,
@@ -27,13 +28,11 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "munchausen iqn": (*SINGLE, *IQN, "--loss.munchausen", "True"),
     "sarsa": (*SINGLE, "--loss.target", "sarsa"),
     "expected sarsa": (*SINGLE, "--loss.target", "expected"),
-    "noisy": ("--net.noisy", "True", *EPSILON_0),
+    # the noise of its paper, 0.5, keeps so small a network from settling: 185
+    "noisy": ("--net.noisy", "True", "--net.noisy_sigma", "0.1", *SPLIT, *EPSILON_0),
     "ez-greedy": ("--policy.repeat", "zeta"),
     "ensemble": ("--net.ensemble", "5", *EPSILON_0),
-    "rainbow": (
-        *(*C51, *PRIORITIZED, *EPSILON_0, "--net.noisy", "True", "--net.dueling", "True"),
-        *("--net.hidden", "256", "--net.head_hidden", "128"),
-    ),
+    "rainbow": (*C51, *PRIORITIZED, *EPSILON_0, "--net.noisy", "True", "--net.dueling", "True", *SPLIT),
 }
 
 
