@@ -25,8 +25,8 @@ class Graph(NamedTuple):
 class CompiledActor(Actor):
     """Greedy by a network without memory, but for a random action with probability epsilon.
 
-    net: its parameters are views of `flat`; given, tape: what it is told, and what it draws from; refused: is told
-    where there is no graph; if it returns, the actor acts operation by operation.
+    flat: the buffer of which the network's parameters are views; tape: what it draws from; obs: [N, *] observations
+    like those to come; refused: is told where there is no graph; if it returns, the actor acts operation by operation.
     """
 
     def __init__(
@@ -36,30 +36,33 @@ class CompiledActor(Actor):
         *,
         flat: Flat,
         tape: Tape,
+        obs: Tensor,
         compiler: Compiler,
         refused: Callable[[Exception], None],
     ) -> None:
         super().__init__(chooser, explorer)
         self.greedy, self.epsilon_greedy = chooser, explorer
-        self.flat, self.tape, self.compiler, self.refused = flat, tape, compiler, refused
+        self.flat, self.tape = flat, tape
         self._epsilon = torch.zeros((), dtype=torch.float64, device=chooser.device)
-        self._graph: Graph | None = None
-        self._tried = False
+        try:
+            self._graph: Graph | None = self._make(obs.to(chooser.device).contiguous(), compiler)
+        except Exception as error:  # whatever a tracer or a compiler of C++ may say
+            self._graph = None
+            refused(error)
 
     @torch.no_grad()
     def act(self, timestep: Timestep, rates: Rates) -> Choice:
         """Choose an action for every environment, [N]."""
-        obs = timestep.obs.to(self.greedy.device).contiguous()
-        if not self._tried:
-            self._graph, self._tried = self._make(obs), True
         if self._graph is None:
             return super().act(timestep, rates)
         run, asked = self._graph
+        obs = timestep.obs.to(self.greedy.device).contiguous()
         drawn = self.tape.draw(asked)  # in front of the explorer's, as without a graph
         epsilon, draws = self._epsilon.fill_(rates.epsilon), self.epsilon_greedy.draw()
         return Choice(*run(self.flat.data.data, obs, epsilon, draws, *drawn))
 
-    def _make(self, obs: Tensor) -> Graph | None:
+    @torch.no_grad()
+    def _make(self, obs: Tensor, compiler: Compiler) -> Graph:
         net, given, explorer = self.greedy.net, self.greedy.given, self.epsilon_greedy
 
         def pure(weights: Tensor, obs: Tensor, epsilon: Tensor, draws: Tensor, *drawn: Tensor) -> list[Tensor]:
@@ -67,12 +70,8 @@ class CompiledActor(Actor):
                 q = functional_call(net, views(self.flat, weights, ""), (obs, given)).q
             return [explorer.mix(q.argmax(1), draws, epsilon)]
 
-        try:
-            with self.tape.noting() as asked:
-                net(obs, given)
-            draws = torch.zeros(2, len(obs), dtype=torch.float64, device=obs.device)
-            example = [self.flat.data.data, obs, self._epsilon, draws, *map(self.tape.blank, asked)]
-            return Graph(self.compiler(pure, example), asked)
-        except Exception as error:  # whatever a tracer or a compiler of C++ may say
-            self.refused(error)
-            return None
+        with self.tape.noting() as asked:
+            net(obs, given)
+        draws = torch.zeros(2, len(obs), dtype=torch.float64, device=obs.device)
+        example = [self.flat.data.data, obs, self._epsilon, draws, *map(self.tape.blank, asked)]
+        return Graph(compiler(pure, example), asked)

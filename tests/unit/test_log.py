@@ -181,6 +181,7 @@ def test_tensorboard_goes_on_in_another_file_behind_an_error(tmp_path: Path) -> 
     events._worker.exception = OSError(28, "No space left on device")  # what its thread leaves when a write fails
     with pytest.raises(OSError, match="No space left"):
         sink.metrics(20, {"v": 2.0})
+    time.sleep(1.1)  # as above
     sink.metrics(30, {"v": 3.0})
     sink.close()
     assert scalars(tmp_path, "v") == [(10, 1.0), (30, 3.0)]

@@ -82,21 +82,21 @@ def build_actor(
     actor: Actor,
     sync: Strategy,
     draws: Streams,
-    device: torch.device,
+    obs: Tensor,
     compiler: Compiler | None,
     refused: Callable[[Exception], None],
 ) -> Actor:
     """Return what acts as `actor` does, by a graph where there is a compiler and the actor remembers nothing.
 
-    draws: what its network draws from.
+    draws: what its network draws from; obs: [N, *] observations like those to come.
     """
     chooser, explorer = actor.chooser, actor.explorer
     if compiler is None or type(chooser) is not Greedy or type(explorer) is not EpsilonGreedy:
         return actor
-    tape = Tape(draws, device, draws.dtype)
+    tape = Tape(draws, chooser.device, draws.dtype)
     given = chooser.given._replace(draws=None if chooser.given.draws is None else tape)
-    chooser = Greedy(chooser.net, device, given)
-    return CompiledActor(chooser, explorer, flat=sync.flat, tape=tape, compiler=compiler, refused=refused)
+    chooser = Greedy(chooser.net, chooser.device, given)
+    return CompiledActor(chooser, explorer, flat=sync.flat, tape=tape, obs=obs, compiler=compiler, refused=refused)
 
 
 def compile_ahead(

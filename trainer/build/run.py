@@ -84,6 +84,7 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
     replay = build_replay(config, layout, spec, net, device, dtype)
     compile_ahead(learner.compiled, replay, layout, compiler, refused)
     actor, acting_draws = build_policy(config, layout, spec, net, device, teacher)
+    timestep = envs.reset()
     disk = Disk(lambda action, path: faults.passes("write")) if faults else Disk()
     write, written = _checkpoints(config, run_dir, ranks, disk)
     run = Run(
@@ -91,7 +92,7 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
         layout=layout,
         peers=ranks,
         envs=envs,
-        policy=build_actor(actor, sync, acting_draws, device, compiler, refused),
+        policy=build_actor(actor, sync, acting_draws, timestep.obs, compiler, refused),
         replay=replay,
         learner=learner,
         draws=draws,
@@ -103,7 +104,7 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
         evaluator=build_evaluator(config, layout, spec, net, ranks, spans),
         write=write,
         written=written,
-        timestep=envs.reset(),
+        timestep=timestep,
         lesson=replay.lesson if isinstance(replay, WithDemos) else None,
     )
     if faults:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from trainer.replay.draws import uniform
+from trainer.replay.draws import StreamSampler
 from trainer.replay.frames import Frames
 from trainer.replay.memory import ReplayMemory
 from trainer.replay.ring import START, STOP, TERMINAL, Ring
@@ -94,40 +93,20 @@ def demo_ring(
     return ring
 
 
-class DemoSampler:
+class DemoSampler(StreamSampler):
     """Draws uniformly among all transitions of a ring of one lane that never changes, for each shard by its stream."""
 
     lanes_per_shard = 1
 
     def __init__(self, ring: Ring, transitions: int, generators: Mapping[int, torch.Generator]) -> None:
-        self.ring, self.transitions, self.generators = ring, transitions, generators
+        super().__init__(ring, generators)
+        self.transitions = transitions
         self._lane = torch.zeros((), dtype=torch.int64, device=ring.device)
-
-    def draw(self, updates: int, batch_size: int) -> Tensor:
-        """Return the random numbers of so many batches, [S, updates, batch_size / S]."""
-        return uniform(self.generators, (updates, batch_size // len(self.generators)), self.ring.device)
 
     def index(self, draws: Tensor) -> Tensor:
         """Return flat ring indices, [updates, batch_size], shard after shard within a batch."""
         index = self.ring.locate((draws * self.transitions).long(), self._lane)
         return index.transpose(0, 1).flatten(1)
-
-    def buffers(self) -> list[Tensor]:
-        """Return what changes: nothing."""
-        return []
-
-    def over(self, ring: Ring, buffers: Iterator[Tensor]) -> Self:
-        """Return the same sampler over another ring."""
-        other = copy.copy(self)
-        other.ring = ring
-        return other
-
-    def state_dict(self) -> State:
-        return {str(shard): {"generator": g.get_state()} for shard, g in self.generators.items()}
-
-    def load_state_dict(self, state: State) -> None:
-        for shard, generator in self.generators.items():
-            generator.set_state(state[str(shard)]["generator"])
 
 
 class WithDemos:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from trainer.replay.draws import uniform
+from trainer.replay.draws import StreamSampler
 from trainer.replay.ring import Ring
 from trainer.replay.tree import SumTree
 from trainer.types import State
@@ -18,7 +17,7 @@ EPS = 1e-6
 """Added to |TD error|, so that every living transition can be drawn again (section 3.3)."""
 
 
-class PrioritizedSampler:
+class PrioritizedSampler(StreamSampler):
     """Draws equally from every shard, and within a shard transition i with p_i / sum(p), p = (|TD error| + eps)^alpha.
 
     The draws of a batch are stratified: one from each of as many equal parts of the shard's sum (appendix B.2.1).
@@ -29,7 +28,8 @@ class PrioritizedSampler:
     """
 
     def __init__(self, ring: Ring, generators: Mapping[int, torch.Generator], *, shards: int, alpha: float) -> None:
-        self.ring, self.generators, self.shards, self.alpha = ring, generators, shards, alpha
+        super().__init__(ring, generators)
+        self.shards, self.alpha = shards, alpha
         self.lanes_per_shard = ring.lanes // len(generators)
         self.tree = SumTree(ring.rows * self.lanes_per_shard, len(generators), ring.device)
         self.highest = torch.ones((), dtype=torch.float64, device=ring.device)  # |TD error|; equal on all ranks
@@ -45,14 +45,10 @@ class PrioritizedSampler:
 
     def over(self, ring: Ring, buffers: Iterator[Tensor]) -> Self:
         """Return the same sampler over another ring, and over other buffers, as many as it needs."""
-        other = copy.copy(self)
-        other.ring, other.tree = ring, self.tree.over(buffers)
+        other = super().over(ring, buffers)
+        other.tree = self.tree.over(buffers)
         other.highest, other._mature, other._tail = next(buffers), next(buffers), next(buffers)
         return other
-
-    def draw(self, updates: int, batch_size: int) -> Tensor:
-        """Return the random numbers of so many batches, [S, updates, batch_size / S]."""
-        return uniform(self.generators, (updates, batch_size // len(self.generators)), self.ring.device)
 
     @torch.inference_mode()
     def index(self, draws: Tensor) -> Tensor:
