@@ -14,7 +14,10 @@ from teachers import fill
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import process_group
 
-SHORT = ("--shards", "2", "--runtime.dtype", "float64", "--eval.episodes", "0", "--total_env_steps", "1600")
+SHORT = (
+    *("--shards", "2", "--runtime.dtype", "float64", "--eval.episodes", "0"),
+    *("--replay.learning_starts", "200", "--total_env_steps", "1040"),
+)
 
 if __name__ == "__main__":
     found: dict[str, dict[str, torch.Tensor]] = {}
