@@ -119,6 +119,9 @@ def process_group(
         store = HashStore()
     shared_gpu = device.type == "cuda" and torch.cuda.device_count() < launch.local_world_size and not _shown_one()
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" and not shared_gpu else "gloo"
+    if backend == "gloo":
+        # c10d would keep the last 2,000 exchanges with their stacks, some megabytes that nobody asks gloo for
+        os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "0")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     watch = FailureWatch(PrefixStore("lockstep", store), launch.rank, launch.by_torchrun)
