@@ -170,9 +170,7 @@ def save_beside(
     began = time.perf_counter()
     saver.begin(step, trainer.replicated, trainer.shards(moving=True))
     pause = time.perf_counter() - began
-    thread = saver._thread
-    assert thread is not None
-    during = _steps(trainer, pace, lambda count: thread.is_alive())
+    during = _steps(trainer, pace, lambda count: saver._worker.busy())
     assert saver.finish()
     stored, memory = time.perf_counter() - began, _peak() - before
     quiet = _steps(trainer, pace, lambda count: count < len(during))

@@ -6,8 +6,6 @@ in a row. Every rank knows at the same step, because there every rank waits for 
 
 from __future__ import annotations
 
-import ctypes
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from trainer.checkpoint.errors import CheckpointError, UntidyError
 from trainer.checkpoint.manifest import FileRecord
 from trainer.checkpoint.ranks import Ranks
 from trainer.checkpoint.snapshot import Base, Part
+from trainer.checkpoint.worker import Worker
 from trainer.checkpoint.writer import save_parts
 from trainer.types import State
 
@@ -48,7 +47,7 @@ class Saver:
         self._warn, self._disk = warn, disk
         self._failed = 0  # saves in a row
         self._stored: list[Base] = []  # by this rank, the newest last
-        self._thread: threading.Thread | None = None
+        self._worker, self._begun = Worker("checkpoint"), False
         self._error: Exception | None = None
 
     def begin(self, step: int, replicated: State, shards: Mapping[int, State]) -> None:
@@ -58,20 +57,18 @@ class Saver:
         """
         self.finish()
         parts, problem = self._freeze(replicated, shards)
-        self._thread = threading.Thread(
-            target=self._write, args=(step, parts, problem, list(shards)), name="checkpoint", daemon=True
-        )
-        self._thread.start()
+        self._begun = True
+        self._worker.begin(lambda: self._write(step, parts, problem, list(shards)))
 
     def finish(self) -> bool:
         """Wait for what `begin` began; return whether it is stored. A collective.
 
         Raises CheckpointError, on every rank, when that is one failure in a row too many.
         """
-        if self._thread is None:
+        if not self._begun:
             return True
-        self._thread.join()
-        error, self._thread, self._error = self._error, None, None
+        self._worker.wait()
+        error, self._begun, self._error = self._error, False, None
         self._stored = [base for base in self._stored if base.usable]
         if error is None:
             self._failed = 0
@@ -119,7 +116,6 @@ class Saver:
             return
         finally:
             _release(parts)
-            _trim()
         blocks = {part.stem: part.blocks for part in parts}
         self._stored = [*self._stored, Base(layout.final(self.root, step), files, blocks)][-2:]
 
@@ -131,13 +127,3 @@ class Saver:
 def _release(parts: Sequence[Part]) -> None:
     for part in parts:
         part.release()
-
-
-def _trim() -> None:
-    """Give free memory back to the system, where there is a way: malloc keeps what each save's threads had used.
-
-    It has an arena for every thread, up to eight for each core, and those of a save are hardly ever those of the next.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

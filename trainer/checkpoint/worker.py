@@ -1,0 +1,55 @@
+"""A thread that stays, for work that is done now and then beside the training."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable
+from queue import SimpleQueue
+
+Task = Callable[[], None]
+
+
+class Worker:
+    """Does one task at a time, in a thread that begins with the first one and ends with the process.
+
+    One thread for all tasks, because malloc keeps memory for every thread (an arena, of up to eight for each core):
+    were there a thread for each, what the largest task needs would in time be held in all of them.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._tasks: SimpleQueue[Task] = SimpleQueue()
+        self._idle = threading.Event()
+        self._idle.set()
+        self._thread: threading.Thread | None = None
+
+    def begin(self, task: Task) -> None:
+        """Do `task` as soon as the one before is done; an exception that leaves it is only printed."""
+        self._idle.wait()
+        self._idle.clear()
+        if self._thread is None:
+            arguments = (self._tasks, self._idle)
+            self._thread = threading.Thread(target=_serve, args=arguments, name=self.name, daemon=True)
+            self._thread.start()
+        self._tasks.put(task)
+
+    def busy(self) -> bool:
+        """Return whether a task is not done yet."""
+        return not self._idle.is_set()
+
+    def wait(self) -> None:
+        """Wait until no task is left."""
+        self._idle.wait()
+
+
+def _serve(tasks: SimpleQueue[Task], idle: threading.Event) -> None:
+    while True:
+        task = tasks.get()
+        try:
+            task()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            del task  # and what it holds
+            idle.set()
