@@ -22,7 +22,7 @@ SHM = Path("/dev/shm")
 
 def long_run(steps: int) -> Row:
     def trial(folder: Path, draw: Draw) -> Outcome:
-        """Two ranks; the least memory they held in the last fifth of the run, beside that in the second fifth.
+        """Two ranks; the least memory and files they held in the last fifth of the run, beside the second fifth.
 
         The least, because what is held moves up and down by a percent with every checkpoint and evaluation.
         """
@@ -52,7 +52,7 @@ def long_run(steps: int) -> Row:
                 return Outcome(f"too few samples of {len(samples)}\n{program.output}")
             ratio = min(one[1] for one in last) / min(one[1] for one in warm)
             growth = max(growth, 100 * (ratio - 1))
-            files = max(files, max(one[2] for one in last) - max(one[2] for one in warm))
+            files = max(files, min(one[2] for one in last) - min(one[2] for one in warm))
         checks = {
             "the run ended well": program.code == 0,
             f"memory grew by {GROWTH:g} % or less ({growth:.2f})": growth <= GROWTH,
