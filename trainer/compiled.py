@@ -107,7 +107,8 @@ class CompiledGradient:
                 out = self.loss(self.net, self.target_net, batch, Rates())
             weighed = batch.probability is not None or out.terms is not None
             function = self._pure(batch, asked, weighed)
-            given = [field for field in tensors(batch) if field is not None]
+            # apart for the tracer, where a batch names one tensor twice: a rollout's has no other next observation
+            given = [field.detach() for field in tensors(batch) if field is not None]
             run = self.compiler(function, [*self._buffers(), *map(self.tape.blank, asked), *given])
         except Exception as error:  # whatever a tracer or a compiler of C++ may say
             self.refused(error)

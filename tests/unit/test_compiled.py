@@ -33,8 +33,8 @@ from trainer.sync import ClippedOptimizer, FlatParameters
 from trainer.sync.fused import FusedOptimizer
 from trainer.types import Batch, Choice, Rates, Timestep
 
-QUICK = ("rainbow",)
-"""Compiling takes seconds; what this one does not have is in `make test-slow`."""
+QUICK = ("rainbow", "pqn")
+"""Compiling takes seconds; what these do not have is in `make test-slow`."""
 NEVER = ("r2d2",)
 F64 = ("--runtime.dtype", "float64")
 COMPILED = ("--runtime.compile", "True")
