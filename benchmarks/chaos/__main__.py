@@ -30,7 +30,7 @@ from benchmarks.chaos import (
     stored,
     worlds,
 )
-from benchmarks.chaos.row import Draw, Outcome, Row, percentile
+from benchmarks.chaos.row import SHORT, WHOLE, Draw, Outcome, Row, Size, percentile
 from benchmarks.rows import write_rows
 
 GROUPS = (
@@ -46,18 +46,18 @@ def main() -> int:
     for row in (ROWS[name] for name in own.rows or ROWS):
         trials = row.short if own.short else own.trials or row.trials
         if trials:
-            rows.append(measure(row, trials))
+            rows.append(measure(row, trials, SHORT if own.short else WHOLE))
             print(table_line(row, rows[-1]), flush=True)
     path = write_rows("chaos", rows)
     print(f"\nwritten to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path.name}")
     return 0 if all(row["survived"] == row["trials"] for row in rows) else 1
 
 
-def measure(row: Row, trials: int) -> dict[str, Any]:
+def measure(row: Row, trials: int, size: Size) -> dict[str, Any]:
     """Try a row so often; return what came out."""
     began, outcomes = time.monotonic(), []
     for i in range(trials):
-        outcomes.append(attempt(row, i))
+        outcomes.append(attempt(row, i, size))
         if not outcomes[-1].survived:
             print(f"{row.name}, trial {i}: {outcomes[-1].why}", file=sys.stderr, flush=True)
     names = sorted({name for outcome in outcomes for name in outcome.measures})
@@ -74,11 +74,11 @@ def measure(row: Row, trials: int) -> dict[str, Any]:
     }
 
 
-def attempt(row: Row, number: int) -> Outcome:
+def attempt(row: Row, number: int, size: Size) -> Outcome:
     """Make one trial; the same number is the same trial, as far as processes are."""
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         try:
-            return row.trial(Path(folder), Draw(row.name, number))
+            return row.trial(Path(folder), Draw(row.name, number, size))
         except AssertionError as error:  # a deadline, or a process that was left over
             return Outcome(str(error))
 
@@ -95,7 +95,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), metavar="NAME", help=f"of {', '.join(ROWS)}")
     parser.add_argument("--trials", type=int, help="of each row; default: each row's own number")
-    parser.add_argument("--short", action="store_true", help="as few trials as tests make")
+    parser.add_argument("--short", action="store_true", help="as few trials as tests make, of runs as short")
     return parser.parse_args()
 
 

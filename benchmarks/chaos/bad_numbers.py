@@ -10,7 +10,7 @@ from random import Random
 from launching import started
 
 from benchmarks.chaos import disagree_rank
-from benchmarks.chaos.row import Outcome, Row, outcome
+from benchmarks.chaos.row import SHORT, Outcome, Row, outcome
 from benchmarks.chaos.running import SMALL, faulty, final_state, finite, happened, supervised
 
 SOON = 10.0  # s
@@ -23,8 +23,7 @@ def bad_number(folder: Path, random: Random) -> Outcome:
     fault = f"{where}:{random.randrange(2)}:{random.randrange(100, 400)}:{what}"
     if kind == "ddp":  # whose gradient has met the others' before there is a place to spoil it
         fault = fault.replace("grad", "loss")
-    more = ("--sync.kind", kind, "--total_env_steps", "8000")
-    with supervised(folder, 2, *more, env=faulty(folder, fault)) as program:
+    with supervised(folder, 2, *SHORT.flags, "--sync.kind", kind, env=faulty(folder, fault)) as program:
         program.wait().expect_nothing_left()
     rows = [json.loads(row) for row in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     skipped = sum(row.get("losses/skipped", 0.0) for row in rows)

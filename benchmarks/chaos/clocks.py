@@ -16,9 +16,9 @@ HERE = Path(__file__).parent
 
 def jumping(folder: Path, draw: Draw) -> Outcome:
     """Launcher and ranks see it, from their start on."""
-    reference = undisturbed(2)
+    reference = undisturbed(2, *draw.size.flags)
     path = f"{HERE / 'jumping'}:{ROOT}:{ROOT / 'tests' / 'dist'}"
-    with supervised(folder, 2, "--log.tensorboard", "True", env={"PYTHONPATH": path}) as program:
+    with supervised(folder, 2, *draw.size.flags, "--log.tensorboard", "True", env={"PYTHONPATH": path}) as program:
         program.wait().expect_nothing_left()
     if program.code:
         return Outcome(f"the run failed\n{program.output}")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from random import Random
 
-from benchmarks.chaos.row import Outcome, Row, outcome
+from benchmarks.chaos.row import Draw, Outcome, Row, outcome
 from benchmarks.chaos.running import (
     TIMEOUT,
     begun,
@@ -23,13 +22,15 @@ SLACK = 5.0  # s
 ENV_TIMEOUT = 3.0  # s
 
 
-def hung_rank(folder: Path, random: Random) -> Outcome:
+def hung_rank(folder: Path, draw: Draw) -> Outcome:
     """Asleep or stopped, somewhere in a step, in an evaluation or in a save."""
-    reference = undisturbed(2)
-    rank, action = random.randrange(2), random.choice(("sleep", "stop"))
-    point = random.choice(("act", "env", "learn", "replay", "poll", "eval"))
+    reference = undisturbed(2, *draw.size.flags)
+    rank, action = draw.randrange(2), draw.choice(("sleep", "stop"))
+    point = draw.choice(("act", "env", "learn", "replay", "poll", "eval"))
     run_dir = folder / "run"
-    with supervised(folder, 2, env=faulty(folder, f"{point}:{rank}:{random.randrange(700, 1200)}:{action}")) as program:
+    at_step = draw.randrange(draw.size.step(0.35), draw.size.step(0.6))
+    fault = faulty(folder, f"{point}:{rank}:{at_step}:{action}")
+    with supervised(folder, 2, *draw.size.flags, env=fault) as program:
         wait_until(program, lambda: bool(happened(folder)), 60)
         at = happened(folder)[0]["time"]
         wait_until(program, lambda: f"rank {rank} hangs" in program.output, 60)
@@ -48,10 +49,10 @@ def hung_rank(folder: Path, random: Random) -> Outcome:
     return Outcome(found.why and f"{action} in {point}: {found.why}\n{program.output}", found.measures)
 
 
-def hung_env(folder: Path, random: Random) -> Outcome:
+def hung_env(folder: Path, draw: Draw) -> Outcome:
     """One process of an async vector env."""
     note = folder / "hung"
-    kwargs = f'{{"fault": "hang", "at": {random.randrange(50, 150)}, "note": "{note}"}}'
+    kwargs = f'{{"fault": "hang", "at": {draw.randrange(50, 150)}, "note": "{note}"}}'
     env = ("--env.id", "benchmarks.chaos.faulty_env:Faulty-v0", "--env.kwargs", kwargs, "--env.backend", "async")
     with supervised(folder, 2, *env, "--env.timeout", str(ENV_TIMEOUT), "--total_env_steps", "4000") as program:
         wait_until(program, lambda: note.exists(), 60)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.chaos.row import Draw, Outcome, Row, outcome
-from benchmarks.chaos.running import begun, ranks_up, supervised, wait_until
+from benchmarks.chaos.running import begun, files_left, ranks_up, supervised, wait_until
 
 STEPS = 1_000_000
 SHORT = 100_000
@@ -92,8 +92,7 @@ def restarts(folder: Path, draw: Draw) -> Outcome:
                 os.kill(program.rank_pid(draw.randrange(2)), signal.SIGKILL)
         os.kill(program.popen.pid, signal.SIGTERM)
         program.wait().expect_nothing_left()
-    # torchrun leaves the folders of its own logs when it is asked to end by a signal
-    left = [path.name for path in temporary.rglob("*") if path.is_file() and "torchelastic" not in str(path)]
+    left = files_left(temporary)
     growth = 100 * (statistics.median(ranks[-5:]) / statistics.median(ranks[1:6]) - 1)
     held = 100 * (launcher[-1][0] / launcher[2][0] - 1)
     checks = {

@@ -20,12 +20,39 @@ class Outcome:
         return not self.why
 
 
-class Draw(Random):
-    """The random stream of one trial, and which of its row it is, for rows that go through cases in order."""
+@dataclass(frozen=True)
+class Size:
+    """How long the runs of a trial are [env steps]; they store a checkpoint four times, and evaluate twice."""
 
-    def __init__(self, row: str, number: int) -> None:
+    env_steps: int
+
+    @property
+    def every(self) -> int:
+        return self.env_steps // 4
+
+    def step(self, share: float) -> int:
+        """Return the step, of all environments at once, at which this share of the run is over."""
+        return int(share * self.env_steps / ENVS)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        each = {"total_env_steps": 1, "checkpoint.every": 4, "eval.every": 2, "log.every": 8}
+        return tuple(word for name, part in each.items() for word in (f"--{name}", str(self.env_steps // part)))
+
+
+ENVS = 8
+"""Of these runs, over all ranks."""
+WHOLE, SHORT = Size(16_000), Size(4_000)
+"""Of the table, and of the tests."""
+
+
+class Draw(Random):
+    """The random stream of one trial, which of its row it is, for rows that go through cases in order, and its size."""
+
+    def __init__(self, row: str, number: int, size: Size = WHOLE) -> None:
         super().__init__(f"{row} {number}")
         self.number = number
+        self.size = size
 
 
 Trial = Callable[[Path, Draw], Outcome]

@@ -15,15 +15,14 @@ from typing import Any, NamedTuple
 import torch
 from launching import QUIET, Program, started
 
+from benchmarks.chaos.row import ENVS, WHOLE
 from trainer import checkpoint
 
 TIMEOUT = 8.0
 """--runtime.timeout of these runs [s]."""
-EVERY = 4_000
-"""--checkpoint.every [env steps]."""
 SMALL = (
-    *("debug", "--shards", "4", "--total_env_steps", "16000", "--checkpoint.every", str(EVERY), "--log.every", "2000"),
-    *("--eval.episodes", "16", "--eval.every", "8000", "--runtime.timeout", str(TIMEOUT), *QUIET),
+    *("debug", "--shards", "4", "--env.num_envs", str(ENVS), *WHOLE.flags),
+    *("--eval.episodes", "16", "--runtime.timeout", str(TIMEOUT), *QUIET),
 )
 RESTARTS = 3
 DEADLINE = 180.0  # s
@@ -154,6 +153,11 @@ def resumes(program: Program) -> list[int]:
 
 def steps_of(folders: Sequence[Path]) -> list[int]:
     return [int(folder.name.removeprefix("step-")) for folder in folders]
+
+
+def files_left(temporary: Path) -> list[str]:
+    """Return what a run left in its temporary folder, but for torchrun's own logs, which it leaves behind a signal."""
+    return [path.name for path in temporary.rglob("*") if path.is_file() and "torchelastic" not in str(path)]
 
 
 def cost_beside(folder: Path, runs: dict[str, Sequence[str]], env: Mapping[str, str] | None = None) -> float:

@@ -7,11 +7,10 @@ import os
 import signal
 import time
 from pathlib import Path
-from random import Random
 
 from launching import Program, checkpoints
 
-from benchmarks.chaos.row import Outcome, Row, outcome
+from benchmarks.chaos.row import Draw, Outcome, Row, outcome
 from benchmarks.chaos.running import (
     begun,
     faulty,
@@ -31,23 +30,23 @@ CASES = list(
 )
 
 
-def stopped(folder: Path, random: Random) -> Outcome:
+def stopped(folder: Path, draw: Draw) -> Outcome:
     """One of the cases at random, resumed and compared with a run that was not stopped."""
-    reference = undisturbed(2)
-    name, to, when = random.choice(CASES)
-    times = random.choice((1, 2))
+    reference = undisturbed(2, *draw.size.flags)
+    name, to, when = draw.choice(CASES)
+    times = draw.choice((1, 2))
     run_dir = folder / "run"
     # a fault that does nothing but leave its mark tells when the phase begins
-    marks = faulty(folder, f"{when}:0:900:mark") if when in ("eval", "save") else {}
-    with supervised(folder, 2, env=marks) as program:
+    marks = faulty(folder, f"{when}:0:{draw.size.step(0.45)}:mark") if when in ("eval", "save") else {}
+    with supervised(folder, 2, *draw.size.flags, env=marks) as program:
         program.wait_for(lambda: ranks_up(program, 2), "all ranks")
         if when == "start":
-            time.sleep(random.uniform(0.0, 3.0))
+            time.sleep(draw.uniform(0.0, 3.0))
         elif marks:
             wait_until(program, lambda: bool(happened(folder)), 60)
         else:
             wait_until(program, lambda: begun(run_dir) > 0, 60)
-            time.sleep(random.uniform(0.2, 1.5))
+            time.sleep(draw.uniform(0.2, 1.5))
         began = time.monotonic()
         for _ in range(times):
             _send(program, to, signal.Signals[f"SIG{name}"])
@@ -56,7 +55,7 @@ def stopped(folder: Path, random: Random) -> Outcome:
         took = time.monotonic() - began
     state = status(run_dir)["state"]
     saved = len(checkpoints(run_dir))
-    with supervised(folder, 2) as again:
+    with supervised(folder, 2, *draw.size.flags) as again:
         again.wait().expect_nothing_left()
     checks = {
         f"out within 20 s ({took:.0f})": took <= 20,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from launching import ROOT, Program, checkpoints, started
 
-from benchmarks.chaos.row import Draw, Outcome, Row, outcome
+from benchmarks.chaos.row import Draw, Outcome, Row, Size, outcome
 from benchmarks.chaos.running import (
     SMALL,
     begun,
@@ -27,23 +27,23 @@ from benchmarks.chaos.running import (
 F64 = ("--runtime.dtype", "float64")
 ATOL = 1e-10
 SIZES = ((4, 2), (2, 4), (4, 1), (2, 1), (1, 2))
-PACE = 0.01  # s that a step takes longer, so that the run lasts while machines come and go
+LASTS = 20.0  # s that a run takes longer, so that it is there while machines come and go
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"
 
 
 def resized(folder: Path, draw: Draw) -> Outcome:
     """Stopped at a random moment, and gone on with by more or fewer ranks."""
-    reference = undisturbed(1, *F64)
+    reference = undisturbed(1, *F64, *draw.size.flags)
     before, after = SIZES[draw.number % len(SIZES)]
     run_dir = folder / "run"
-    with supervised(folder, before, *F64) as program:
+    with supervised(folder, before, *F64, *draw.size.flags) as program:
         wait_until(program, lambda: begun(run_dir) > 0, 90)
         time.sleep(draw.uniform(0.2, 3.0))
         with contextlib.suppress(ProcessLookupError):
             os.kill(program.popen.pid, signal.SIGTERM)
         program.wait().expect_nothing_left()
     stopped_at = [int(folder.name.removeprefix("step-")) for folder in checkpoints(run_dir)]
-    with supervised(folder, after, *F64) as again:
+    with supervised(folder, after, *F64, *draw.size.flags) as again:
         again.wait().expect_nothing_left()
     checks = {
         "it was saved": bool(stopped_at),
@@ -58,13 +58,13 @@ def resized(folder: Path, draw: Draw) -> Outcome:
 
 def elastic(folder: Path, draw: Draw) -> Outcome:
     """One machine trains; a second one joins; the second one is lost, all of it at once."""
-    reference = undisturbed(1, *F64)
+    reference = undisturbed(1, *F64, *draw.size.flags)
     run_dir, port = folder / "run", _free_port()
-    with _agent(folder, "one", port) as one:
+    with _agent(folder, "one", port, draw.size) as one:
         wait_until(one, lambda: begun(run_dir) > 0, 90)
         time.sleep(draw.uniform(0.5, 3.0))
         joining = time.time()
-        with _agent(folder, "two", port) as two:
+        with _agent(folder, "two", port, draw.size) as two:
             wait_until(one, lambda: begun(run_dir) > joining and _world(one, two) == 2, 90)
             joined = begun(run_dir) - joining
             time.sleep(draw.uniform(0.5, 3.0))
@@ -83,7 +83,7 @@ def elastic(folder: Path, draw: Draw) -> Outcome:
     return Outcome(found.why and f"{found.why}\n{one.output}\n---\n{two.output}", found.measures)
 
 
-def _agent(folder: Path, name: str, port: int) -> contextlib.AbstractContextManager[Program]:
+def _agent(folder: Path, name: str, port: int, size: Size) -> contextlib.AbstractContextManager[Program]:
     """Start torchrun as one machine of one or two, each with one rank, as docs/distributed.md has it."""
     own = folder / name
     own.mkdir()
@@ -95,8 +95,8 @@ def _agent(folder: Path, name: str, port: int) -> contextlib.AbstractContextMana
     )
     where = ("--log.dir", str(folder), "--log.name", "run", "--resume", "auto")
     paced = ROOT / "tests" / "slurm" / "paced"
-    env = {"LOCKSTEP_TEST_PACE": str(PACE), "PYTHONPATH": f"{paced}:{ROOT}:{ROOT / 'tests' / 'dist'}"}
-    return started([*torchrun, *SMALL, *F64, *where], own, launcher="python", env=env, deadline=240)
+    env = {"LOCKSTEP_TEST_PACE": str(LASTS / size.step(1)), "PYTHONPATH": f"{paced}:{ROOT}:{ROOT / 'tests' / 'dist'}"}
+    return started([*torchrun, *SMALL, *F64, *size.flags, *where], own, launcher="python", env=env, deadline=240)
 
 
 def _world(*programs: Program) -> int:

@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
 
 from benchmarks.chaos.__main__ import ROWS, table_line
-from benchmarks.chaos.row import Draw, Outcome, Row, outcome, percentile
+from benchmarks.chaos.row import SHORT, Draw, Outcome, Row, outcome, percentile
 
-QUICK = ("env-once", "bad-number", "flip", "corrupted", "payload", "format", "bad-config")
-"""What `make test` has time for; test_failures, test_signals and the unit tests of each part see to the rest."""
+TESTS = Path(__file__).parents[1]
+QUICK = (
+    *("kill-2", "env-once", "bad-number", "disagree", "flip", "corrupted", "payload", "format", "elastic", "bad-config"),
+    "clock",
+)
+"""The rows whose short form `make test` has time for."""
+ELSEWHERE = {
+    "kill-4": ("resume/test_resume.py", "test_another_number_of_ranks_goes_on_with_the_same_shards"),
+    "kill-in-save": ("unit/test_checkpoint_crash.py", "test_killed_at_every_action"),
+    "signals": ("dist/test_signals.py", "test_all_ranks_stop_save_once_and_leave_in_peace"),
+    "hung-rank": ("dist/test_doctor_ranks.py", "test_a_rank_that_hangs"),
+    "hung-env": ("contracts/test_envs_restarts.py", "test_one_begins_anew_and_the_others_go_on"),
+    "launcher-killed": ("dist/test_signals.py", "test_ranks_do_not_outlive_a_killed_launcher"),
+    "env-always": ("dist/test_failures.py", "test_exception_in_an_environment"),
+    "env-often": ("contracts/test_envs_restarts.py", "test_one_begins_anew_and_the_others_go_on"),
+    "bad-numbers": ("dist/test_failures.py", "test_non_finite_loss_on_one_rank"),
+    "disk": ("resume/test_storage_faults.py", "test_a_disk_that_is_really_full_for_a_while"),
+    "resized": ("resume/test_resume.py", "test_another_number_of_ranks_goes_on_with_the_same_shards"),
+    "service": ("unit/test_log_wandb.py", "test_a_service_that_never_answers_holds_up_nobody"),
+    "leak": ("resume/test_nothing_piles_up.py", "test_nothing_piles_up"),
+    "leak-restarts": ("dist/test_chaos.py", "test_short_form"),  # kill-2 looks at what is left behind a restart
+}
+"""The tests that are the short forms of the others: (file, function)."""
+ONLY_MEASURED = ("check-cost",)
 
 
 @pytest.mark.timeout(200)
@@ -20,8 +43,16 @@ QUICK = ("env-once", "bad-number", "flip", "corrupted", "payload", "format", "ba
 def test_short_form(name: str, tmp_path: Path) -> None:
     for number in range(ROWS[name].short):
         (folder := tmp_path / str(number)).mkdir()
-        found = ROWS[name].trial(folder, Draw(name, number))
+        found = ROWS[name].trial(folder, Draw(name, number, SHORT))
         assert found.survived, found.why
+
+
+def test_every_row_has_a_short_form_in_make_test() -> None:
+    assert sorted((*QUICK, *ELSEWHERE, *ONLY_MEASURED)) == sorted(ROWS)
+    for file, name in ELSEWHERE.values():
+        tree = ast.parse((TESTS / file).read_text())
+        (found,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
+        assert "pytest.mark.slow" not in map(ast.unparse, found.decorator_list), name
 
 
 def test_an_outcome_says_what_did_not_hold() -> None:
