@@ -64,7 +64,8 @@ class Learner:
         out = tame(self.loss(self.net, self.target_net, batch, rates))
         weights, highest = self._weigh(batch.probability, out, rates.beta)
         self.sync.zero_grad()
-        out.loss.backward(spoiled(weights, out.loss))  # type: ignore[no-untyped-call]
+        # as loss.backward(weights), for which torch would import sympy, half a second of every start
+        torch.dot(out.loss, spoiled(weights, out.loss)).backward()  # type: ignore[no-untyped-call]
         return Found(per_term(out), out.priority, out.metrics, highest)
 
     def _weigh(self, probability: Tensor | None, out: LossOut, beta: float) -> tuple[Tensor, Tensor | None]:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from forked import Forked
+
 from trainer.runtime.orphan import die_with_parent
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +29,7 @@ QUIET = ("--log.tensorboard", "False", "--log.plot", "False", "--log.video", "Fa
 class Program:
     """A program with any number of processes, all marked by a variable of their environment."""
 
-    popen: subprocess.Popen[str]
+    popen: subprocess.Popen[str] | Forked
     said: Path
     mark: str
     deadline: float  # of time.monotonic
@@ -46,16 +48,21 @@ class Program:
     def processes(self) -> dict[int, dict[str, str]]:
         """pid -> environment of every living process of this program."""
         found = {}
+        forked = self.popen.sessions if isinstance(self.popen, Forked) else {}
         for folder in Path("/proc").iterdir():
             if not folder.name.isdigit():
                 continue
             try:
                 raw = (folder / "environ").read_bytes().decode(errors="replace")
-                state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+                state, _, _, session, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue
             environ = dict(pair.split("=", 1) for pair in raw.split("\0") if "=" in pair)
-            if environ.get(MARK) == self.mark and state != "Z":
+            if int(session) in forked:
+                environ["RANK"] = str(forked[int(session)])
+            elif environ.get(MARK) != self.mark:
+                continue
+            if state != "Z":
                 found[int(folder.name)] = environ
         return found
 
@@ -114,6 +121,8 @@ def command(arguments: Sequence[str], ranks: int, launcher: str) -> list[str]:
         restarts = launcher.partition(" ")[2] or "0"
         local = [sys.executable, "-m", "launch", "local", "--ranks", str(ranks), "--max-restarts", restarts]
         return [*local, "--", *arguments]
+    if launcher == "forked":  # whose ranks are told by variables, as torchrun does
+        return [*arguments, "--ranks", "1"] if arguments[0] == "train" and ranks == 1 else list(arguments)
     if launcher == "python":
         return [sys.executable, *arguments]
     alone = [sys.executable, "-m", "trainer", *arguments]
@@ -136,12 +145,14 @@ def started(
     """Start a run; its output goes into `folder`. At the end of the block nothing of it is alive."""
     mark = uuid.uuid4().hex
     said = folder / f"said-{mark[:6]}.txt"
+    said.touch()
     path = f"{ROOT}:{Path(__file__).parent}"
     environ = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")}
     environ |= {MARK: mark, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **(env or {})}
     environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    with said.open("w") as out:
-        popen = subprocess.Popen(
+    popen = Forked(command(arguments, ranks, launcher), ranks, said, environ) if launcher == "forked" else None
+    with said.open("a") as out:
+        popen = popen or subprocess.Popen(
             command(arguments, ranks, launcher),
             cwd=ROOT,
             env=environ,
@@ -160,9 +171,9 @@ def started(
         popen.wait()
 
 
-def run(arguments: Sequence[str], folder: Path, *, expect: int = 0, **options: Any) -> Program:
+def run(arguments: Sequence[str], folder: Path, *, expect: int = 0, launcher: str = "forked", **options: Any) -> Program:
     """Run to the end and check the exit status."""
-    with started(arguments, folder, **options) as program:
+    with started(arguments, folder, launcher=launcher, **options) as program:
         return program.expect(expect)
 
 

@@ -81,7 +81,7 @@ def sent() -> Iterator[Counter[str]]:
 
 def bytes_in_lockstep(ranks: Ranks, servers: int) -> None:
     """Push and pull cost 2 P a worker, less the servers' own parts; the norm's parts are gathered besides."""
-    world = World(ranks, SyncConfig(kind="server", servers=servers))
+    world = World(ranks, SyncConfig(kind="server", servers=servers, shared_memory=False))
     world.sync.report()
     with sent() as found:
         world.run(6)

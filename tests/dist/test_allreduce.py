@@ -16,7 +16,7 @@ from trainer.runtime.ranks import process_group
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_equal_one_process_on_the_joined_batch(ranks: int, tmp_path: Path) -> None:
     stored = tmp_path / "outcomes.pt"
-    run([allreduce_ranks.__file__, str(stored)], tmp_path, ranks=ranks, launcher="torchrun", deadline=90)
+    run([allreduce_ranks.__file__, str(stored)], tmp_path, ranks=ranks, deadline=90)
     theirs = torch.load(stored)
     with process_group(torch.device("cpu"), Launch(0, 0, 1, 1, False), 30.0) as alone:
         ours = allreduce_ranks.outcomes(alone)

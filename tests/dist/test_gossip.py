@@ -45,7 +45,7 @@ def by_hand(name: str, count: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_ranks_equal_workers_played_by_hand(ranks: int, tmp_path: Path) -> None:
     stored = tmp_path / "outcomes.pt"
-    run([gossip_ranks.__file__, str(stored)], tmp_path, ranks=ranks, launcher="torchrun", deadline=240)
+    run([gossip_ranks.__file__, str(stored)], tmp_path, ranks=ranks, deadline=240)
     theirs = torch.load(stored)
     assert set(theirs) == set(CASES)
     for case, found in theirs.items():

@@ -45,7 +45,7 @@ def by_hand(name: str, count: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_equal_workers_played_by_hand(ranks: int, tmp_path: Path) -> None:
     stored = tmp_path / "outcomes.pt"
-    run([local_sgd_ranks.__file__, str(stored)], tmp_path, ranks=ranks, launcher="torchrun", deadline=240)
+    run([local_sgd_ranks.__file__, str(stored)], tmp_path, ranks=ranks, deadline=240)
     theirs = torch.load(stored)
     assert set(theirs) == set(CASES)
     for name, found in theirs.items():

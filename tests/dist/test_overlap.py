@@ -16,7 +16,7 @@ from trainer.runtime.ranks import process_group
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_are_one_update_late_and_no_more(ranks: int, tmp_path: Path) -> None:
     stored = tmp_path / "outcomes.pt"
-    run([overlap_ranks.__file__, str(stored)], tmp_path, ranks=ranks, launcher="torchrun", deadline=90)
+    run([overlap_ranks.__file__, str(stored)], tmp_path, ranks=ranks, deadline=90)
     theirs = torch.load(stored)
     with process_group(torch.device("cpu"), Launch(0, 0, 1, 1, False), 30.0) as alone:
         ours = {name: overlap_ranks.by_hand(optim, alone) for name, optim in overlap_ranks.OPTIMS.items()}

@@ -30,7 +30,7 @@ ASYNC = (*SERVER, "--sync.asynchronous", "True")
 def test_among_ranks(ranks: int, tmp_path: Path) -> None:
     """In lock-step the numbers of an all-reduce; what else is asserted within `server_ranks`."""
     stored = tmp_path / "outcomes.pt"
-    run([server_ranks.__file__, str(stored)], tmp_path, ranks=ranks, launcher="torchrun", deadline=220)
+    run([server_ranks.__file__, str(stored)], tmp_path, ranks=ranks, deadline=220)
     theirs = torch.load(stored, weights_only=False)
     ages = theirs.pop("ages")
     with process_group(CPU, ALONE, 30.0) as alone:
@@ -116,7 +116,7 @@ def test_summary_of_ages() -> None:
 def killed_at(step: int, arguments: list[str], folder: Path) -> None:
     """Run on two ranks, of which the last kills itself behind a step."""
     killing = [str(RESUME / "killing.py"), json.dumps([(step, arguments)])]
-    run(killing, folder, ranks=2, launcher="torchrun", deadline=120, expect=1)
+    run(killing, folder, ranks=2, deadline=120, expect=-9)
 
 
 def trained(folder: Path, name: str, *more: str) -> list[str]:

@@ -19,7 +19,7 @@ from trainer.sync.shared import SharedMemory
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_shared_memory_stands_for_gloo(ranks: int, tmp_path: Path) -> None:
-    run([shared_ranks.__file__, str(tmp_path)], tmp_path, ranks=ranks, launcher="torchrun", deadline=90)
+    run([shared_ranks.__file__, str(tmp_path)], tmp_path, ranks=ranks, deadline=90)
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="not Linux")

@@ -18,7 +18,7 @@ from trainer.runtime.ranks import process_group
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_stages_equal_one_process_with_the_whole_network(ranks: int, tmp_path: Path) -> None:
     stored = tmp_path / "outcomes.pt"
-    run([staged_ranks.__file__, str(stored)], tmp_path, ranks=ranks, launcher="torchrun", deadline=150)
+    run([staged_ranks.__file__, str(stored)], tmp_path, ranks=ranks, deadline=150)
     theirs = torch.load(stored)
     with process_group(torch.device("cpu"), Launch(0, 0, 1, 1, False), 30.0) as alone:
         ours = staged_ranks.outcomes(alone)

@@ -16,7 +16,7 @@ def worlds(library: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict
     folder = tmp_path_factory.mktemp("worlds")
     outs = [folder / f"{ranks}.pt" for ranks in (1, 2)]
     for ranks, out in zip((1, 2), outs, strict=True):
-        run_program([world.__file__, str(out), str(library)], folder, ranks=ranks, launcher="torchrun", deadline=540)
+        run_program([world.__file__, str(out), str(library)], folder, ranks=ranks, deadline=540)
     return [torch.load(out) for out in outs]
 
 

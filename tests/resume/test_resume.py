@@ -33,9 +33,8 @@ def at(folder: Path, name: str) -> list[str]:
 
 
 def in_one_process(folder: Path, *runs: tuple[int, list[str]], ranks: int = 1, expect: int = 0) -> str:
-    launcher = "python" if ranks == 1 else "torchrun"
     arguments = [killing.__file__, json.dumps(runs)]
-    return run(arguments, folder, ranks=ranks, launcher=launcher, deadline=90, expect=expect).output
+    return run(arguments, folder, ranks=ranks, deadline=90, expect=expect).output
 
 
 def stored(checkpoint: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -79,7 +78,7 @@ def test_killed_and_resumed_equals_uninterrupted(which: str, tmp_path: Path) -> 
     assert [c.name for c in checkpoints(other)] == [f"step-{1200 // envs:012d}"]
     rows = [row["global_step"] for row in metrics(other)]
     assert max(rows) > 1200, "rows that the resumed run has to write again"
-    said = run(["train", "--resume", str(other)], tmp_path, launcher="spawn", deadline=90).output
+    said = run(["train", "--resume", str(other)], tmp_path, deadline=90).output
     assert "resumed at 1,200 env steps" in said
     assert_same_checkpoint(checkpoints(one)[-1], checkpoints(other)[-1])
     assert metrics(one) == metrics(other)
@@ -93,7 +92,7 @@ def test_another_number_of_ranks_goes_on_with_the_same_shards(tmp_path: Path) ->
     arguments = ["train", "debug", *COMMON, "--shards", "4", "--runtime.dtype", "float64", "--eval.episodes", "8"]
     in_one_process(tmp_path, (0, [*arguments, *at(tmp_path, "whole"), "--total_env_steps", "3200"]))
     killed = (KILLED_AT_ENV_STEPS // 8, [*arguments, *at(tmp_path, "moved")])
-    in_one_process(tmp_path, killed, ranks=2, expect=1)
+    in_one_process(tmp_path, killed, ranks=2, expect=-9)
     one, other = tmp_path / "whole", tmp_path / "moved"
     resume = ["train", "--resume", str(other)]
     assert "4 rank(s) on cpu, 4 shard(s)" in run(resume, tmp_path, ranks=4, deadline=90).output

@@ -28,9 +28,8 @@ def go(
 ) -> Program:
     asked = {"rank": -1, "errno": 0, "part": "", "times": 0, "action": ""} | (fault or {})
     arguments = [faulty_disk.__file__, json.dumps(asked if "fill" not in asked else fault), *COMMON, *more]
-    launcher = "torchrun" if ranks > 1 else "python"
     to = ["--log.dir", str(folder), "--log.name", name]
-    return run([*arguments, *to], folder, ranks=ranks, launcher=launcher, deadline=90, expect=expect)
+    return run([*arguments, *to], folder, ranks=ranks, deadline=90, expect=expect)
 
 
 def told(program: Program) -> list[str]:

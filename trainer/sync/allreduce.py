@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -78,13 +82,34 @@ class Overlapped(Strategy):
         self.replicas.start_equal()
         device_ids = [self.device.index] if self.device.type == "cuda" else None
         # gradients stay views of the flat buffer, so DDP may not replace them by views of its buckets;
-        # buffers of our networks are constants
-        module = DistributedDataParallel(
-            net, device_ids=device_ids, gradient_as_bucket_view=False, broadcast_buffers=False
-        )
+        # buffers of our networks are constants, and what says so has another name since torch 2.13
+        known = inspect.signature(DistributedDataParallel).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        constant: dict[str, Any] = {buffers: False}
+        module = DistributedDataParallel(net, device_ids=device_ids, gradient_as_bucket_view=False, **constant)
         if self.wire.world_size > 1:
+            self._form_buckets(module, net)
             self.hook.register(module)
         return module
+
+    def _form_buckets(self, module: DistributedDataParallel, net: nn.Module) -> None:
+        """Let DDP see a backward pass of nothing, in the order in which a real one meets the parameters. A collective.
+
+        It forms its buckets anew behind the first pass of each start. A run that goes on would otherwise share its
+        first gradient out in another way than the run that was not interrupted, and the sum of three numbers depends
+        on their order.
+        """
+
+        def nothing() -> Tensor:
+            total = torch.zeros((), dtype=self.flat.data.dtype, device=self.device)
+            for parameter in net.parameters():  # the one that is added last is met first
+                total = total + parameter.sum()
+            return total
+
+        net.forward = nothing
+        module().backward()
+        del net.forward
+        self.flat.grad.zero_()
 
     def step(self, max_norm: float) -> Tensor:
         """Clip and step the averaged gradient; return its norm, []."""
