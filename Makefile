@@ -17,9 +17,12 @@ train: $(READY)
 	OMP_NUM_THREADS=1 TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 \
 	$(BIN)/torchrun --standalone --nproc-per-node $(RANKS) -m trainer train $(PRESET) $(ARGS)
 
-# two files at a time: the members of the family take as long as all else together
-test: lint types
-	$(BIN)/python -m pytest -m "not slow and not slurm" -n 2 --dist loadfile
+# two files at a time; types are checked beside the tests, since mypy has use for one core alone
+test: lint
+	@$(BIN)/mypy & types=$$!; \
+	$(BIN)/python -m pytest -m "not slow and not slurm" -n 2 --dist loadfile; tests=$$?; \
+	wait $$types || { echo "mypy found mistakes: make types" >&2; exit 1; }; \
+	exit $$tests
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m "slow and not slurm" --timeout 1800

@@ -11,10 +11,7 @@ from benchmarks.chaos.__main__ import ROWS, table_line
 from benchmarks.chaos.row import SHORT, Draw, Outcome, Row, outcome, percentile
 
 TESTS = Path(__file__).parents[1]
-QUICK = (
-    *("kill-2", "env-once", "bad-number", "disagree", "flip", "corrupted", "payload", "format", "elastic", "bad-config"),
-    "clock",
-)
+QUICK = ("kill-2", "bad-number", "disagree", "corrupted", "payload", "format", "elastic", "bad-config", "clock")
 """The rows whose short form `make test` has time for."""
 ELSEWHERE = {
     "kill-4": ("resume/test_resume.py", "test_another_number_of_ranks_goes_on_with_the_same_shards"),
@@ -23,9 +20,11 @@ ELSEWHERE = {
     "hung-rank": ("dist/test_doctor_ranks.py", "test_a_rank_that_hangs"),
     "hung-env": ("contracts/test_envs_restarts.py", "test_one_begins_anew_and_the_others_go_on"),
     "launcher-killed": ("dist/test_signals.py", "test_ranks_do_not_outlive_a_killed_launcher"),
+    "env-once": ("contracts/test_envs_restarts.py", "test_one_begins_anew_and_the_others_go_on"),
     "env-always": ("dist/test_failures.py", "test_exception_in_an_environment"),
     "env-often": ("contracts/test_envs_restarts.py", "test_one_begins_anew_and_the_others_go_on"),
     "bad-numbers": ("dist/test_failures.py", "test_non_finite_loss_on_one_rank"),
+    "flip": ("dist/test_failures.py", "test_silent_divergence"),
     "disk": ("resume/test_storage_faults.py", "test_a_disk_that_is_really_full_for_a_while"),
     "resized": ("resume/test_resume.py", "test_another_number_of_ranks_goes_on_with_the_same_shards"),
     "service": ("unit/test_log_wandb.py", "test_a_service_that_never_answers_holds_up_nobody"),

@@ -121,7 +121,7 @@ LOSSY = {
 
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize(
-    "which", [*list(LOSSY)[:2], *(pytest.param(way, marks=pytest.mark.slow) for way in list(LOSSY)[2:])]
+    "which", [*list(LOSSY)[:1], *(pytest.param(way, marks=pytest.mark.slow) for way in list(LOSSY)[1:])]
 )
 def test_catch_is_learned(which: str, tmp_path: Path) -> None:
     where = ("--log.dir", str(tmp_path), "--log.name", "run")

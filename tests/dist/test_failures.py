@@ -59,7 +59,7 @@ def last_word(program: Program, launcher: str) -> str:
     return " ".join(program.output.rpartition("Root Cause")[2].split())
 
 
-@pytest.mark.parametrize("launcher", ["spawn", "torchrun"])
+@pytest.mark.parametrize("launcher", ["spawn", pytest.param("torchrun", marks=pytest.mark.slow)])
 def test_exception_in_an_environment(launcher: str, tmp_path: Path) -> None:
     program = fails("Crash", tmp_path, launcher)
     word = last_word(program, launcher)
@@ -98,7 +98,7 @@ def test_a_killed_rank(launcher: str, tmp_path: Path) -> None:
     assert " with the other ranks" in told
 
 
-@pytest.mark.parametrize("launcher", ["spawn", "torchrun"])
+@pytest.mark.parametrize("launcher", ["spawn", pytest.param("torchrun", marks=pytest.mark.slow)])
 def test_silent_divergence(launcher: str, tmp_path: Path) -> None:
     program = fails("Drift", tmp_path, launcher)
     word = last_word(program, launcher)

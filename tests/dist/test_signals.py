@@ -28,9 +28,9 @@ def arguments(folder: Path) -> list[str]:
     [
         ("spawn", "SIGTERM", "rank 1"),
         ("spawn", "SIGUSR2", "launcher"),
-        ("spawn", "SIGTERM", "launcher"),
+        pytest.param("spawn", "SIGTERM", "launcher", marks=pytest.mark.slow),
         ("spawn", "SIGINT", "group"),
-        ("torchrun", "SIGUSR2", "rank 1"),
+        pytest.param("torchrun", "SIGUSR2", "rank 1", marks=pytest.mark.slow),
         ("torchrun", "SIGTERM", "rank 0"),
     ],
 )

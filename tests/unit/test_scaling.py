@@ -291,6 +291,7 @@ def test_the_short_form_measures_real_runs(tmp_path: Path, monkeypatch: pytest.M
     assert {"cpu", "cores", "versions", "commit", "command"} <= two.keys()
 
 
+@pytest.mark.slow  # test_slurm_bench does it in a real one
 @pytest.mark.timeout(240)
 def test_inside_an_allocation_every_rank_takes_part(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
