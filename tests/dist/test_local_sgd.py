@@ -42,7 +42,7 @@ def by_hand(name: str, count: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_ranks_equal_workers_played_by_hand(ranks: int, tmp_path: Path) -> None:
     stored = tmp_path / "outcomes.pt"
     run([local_sgd_ranks.__file__, str(stored)], tmp_path, ranks=ranks, deadline=240)

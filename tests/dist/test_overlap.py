@@ -13,7 +13,7 @@ from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import process_group
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_ranks_are_one_update_late_and_no_more(ranks: int, tmp_path: Path) -> None:
     stored = tmp_path / "outcomes.pt"
     run([overlap_ranks.__file__, str(stored)], tmp_path, ranks=ranks, deadline=90)

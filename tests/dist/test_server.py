@@ -26,7 +26,7 @@ ASYNC = (*SERVER, "--sync.asynchronous", "True")
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_among_ranks(ranks: int, tmp_path: Path) -> None:
     """In lock-step the numbers of an all-reduce; what else is asserted within `server_ranks`."""
     stored = tmp_path / "outcomes.pt"
@@ -131,6 +131,7 @@ def unsent(run_dir: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k != "sync/megabytes_sent"} for row in metrics(run_dir)]
 
 
+@pytest.mark.slow  # test_resume_presets resumes every strategy
 @pytest.mark.timeout(300)
 def test_in_lockstep_a_killed_run_resumes_bitwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(RESUME))

@@ -17,7 +17,7 @@ from launching import run
 from trainer.sync.shared import SharedMemory
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_shared_memory_stands_for_gloo(ranks: int, tmp_path: Path) -> None:
     run([shared_ranks.__file__, str(tmp_path)], tmp_path, ranks=ranks, deadline=90)
 

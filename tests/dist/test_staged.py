@@ -15,7 +15,7 @@ from trainer.runtime.ranks import process_group
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_stages_equal_one_process_with_the_whole_network(ranks: int, tmp_path: Path) -> None:
     stored = tmp_path / "outcomes.pt"
     run([staged_ranks.__file__, str(stored)], tmp_path, ranks=ranks, deadline=150)

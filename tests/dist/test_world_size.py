@@ -69,10 +69,14 @@ CASES = {
     "two tasks, DDP": ((*DEBUG, "--env.tasks", "toy/Catch", "toy/Chain", "--sync.kind", "ddp"), (2,)),
     "native CartPole": (CARTPOLE, (2,)),
 }
+ELSEWHERE = ("images shifted and foreseen, DDP", "two tasks, DDP")
+"""What members/test_members_ranks.py does on two ranks as well, with another strategy."""
 
 
 @pytest.mark.timeout(320)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow) if case in ELSEWHERE else case for case in CASES]
+)
 def test_same_parameters_in_float64(case: str, tmp_path: Path) -> None:
     arguments, sizes = CASES[case]
     alone = ran((*arguments, *F64), tmp_path, 1)

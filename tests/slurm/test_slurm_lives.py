@@ -84,7 +84,7 @@ def test_requeued_by_the_administrator(cluster: Cluster, whole: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "node", [NODES[0], pytest.param(NODES[1], marks=SLOW)], ids=["the first node", "the second node"]
+    "node", [pytest.param(node, marks=SLOW) for node in NODES[:2]], ids=["the first node", "the second node"]
 )
 def test_a_node_dies(node: str, cluster: Cluster, whole: Path, tmp_path: Path) -> None:
     job = submit(cluster, tmp_path / "run", pace=PACE)

@@ -56,3 +56,13 @@ def test_a_task_that_raises_is_told_and_not_the_last(capfd: pytest.CaptureFixtur
     worker.wait()
     assert seen == [1]
     assert "RuntimeError: so it goes" in capfd.readouterr().err
+
+
+def test_the_thread_ends_with_its_worker() -> None:
+    worker, own = Worker("beside"), []
+    worker.begin(lambda: own.append(threading.current_thread()))
+    worker.wait()
+    assert own[0].is_alive()
+    del worker
+    own[0].join(10)
+    assert not own[0].is_alive()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
+import weakref
 from collections.abc import Callable
 from queue import SimpleQueue
 
@@ -11,7 +12,7 @@ Task = Callable[[], None]
 
 
 class Worker:
-    """Does one task at a time, in a thread that begins with the first one and ends with the process.
+    """Does one task at a time, in a thread that begins with the first and ends when nobody has this worker any more.
 
     One thread for all tasks, because malloc keeps memory for every thread (an arena, of up to eight for each core):
     were there a thread for each, what the largest task needs would in time be held in all of them.
@@ -19,7 +20,8 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._tasks: SimpleQueue[Task] = SimpleQueue()
+        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+        weakref.finalize(self, self._tasks.put, None)
         self._idle = threading.Event()
         self._idle.set()
         self._thread: threading.Thread | None = None
@@ -43,9 +45,8 @@ class Worker:
         self._idle.wait()
 
 
-def _serve(tasks: SimpleQueue[Task], idle: threading.Event) -> None:
-    while True:
-        task = tasks.get()
+def _serve(tasks: SimpleQueue[Task | None], idle: threading.Event) -> None:
+    while (task := tasks.get()) is not None:
         try:
             task()
         except BaseException:

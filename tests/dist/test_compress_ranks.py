@@ -38,7 +38,7 @@ def formula(ranks: int) -> dict[str, float]:
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_replicas_stay_equal_and_bytes_are_those_of_the_formulas(ranks: int, tmp_path: Path) -> None:
     stored = tmp_path / "outcomes.pt"
     run([compress_ranks.__file__, str(stored)], tmp_path, ranks=ranks, deadline=150)
@@ -68,11 +68,11 @@ def arguments(folder: Path, name: str, *more: str) -> list[str]:
 @pytest.mark.parametrize(
     "more",
     [
-        ("--sync.compress", "int8"),
-        ("--sync.compress", "powersgd", "--sync.compress_rank", "2"),
+        pytest.param(("--sync.compress", "int8"), marks=pytest.mark.slow),
+        pytest.param(("--sync.compress", "powersgd", "--sync.compress_rank", "2"), marks=pytest.mark.slow),
         ("--sync.compress", "fp16", "--sync.noise_scale", "True"),
     ],
-    ids=lambda more: more[1],
+    ids=["int8", "powersgd", "fp16"],
 )
 def test_killed_and_resumed_equals_uninterrupted(more: tuple[str, ...], tmp_path: Path) -> None:
     """On two ranks, one of which is killed behind the first checkpoint: everything stored, and every row of the log."""
