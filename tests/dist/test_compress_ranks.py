@@ -119,9 +119,10 @@ LOSSY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize(
-    "which", [*list(LOSSY)[:1], *(pytest.param(way, marks=pytest.mark.slow) for way in list(LOSSY)[1:])]
+    "which", LOSSY
 )
 def test_catch_is_learned(which: str, tmp_path: Path) -> None:
     where = ("--log.dir", str(tmp_path), "--log.name", "run")

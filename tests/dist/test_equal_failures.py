@@ -8,7 +8,7 @@ import pytest
 from test_failures import fails
 
 
-@pytest.mark.parametrize("kind", ["zero1", pytest.param("overlap", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow) for kind in ("zero1", "overlap")])
 def test_a_killed_rank(kind: str, tmp_path: Path) -> None:
     program = fails("Killed", tmp_path, "spawn", "--sync.kind", kind)
     assert "rank 1 failed first" in program.lines[-1], program.output

@@ -73,7 +73,7 @@ def test_exception_in_an_environment(launcher: str, tmp_path: Path) -> None:
     assert "Meanwhile rank 0 was in " in told
 
 
-@pytest.mark.parametrize("launcher", ["spawn", "torchrun"])
+@pytest.mark.parametrize("launcher", ["spawn", pytest.param("torchrun", marks=pytest.mark.slow)])
 def test_non_finite_loss_on_one_rank(launcher: str, tmp_path: Path) -> None:
     program = fails("Walk", tmp_path, launcher, fault="loss:1:150:nan+")
     word = last_word(program, launcher)

@@ -45,7 +45,7 @@ def lose(folder: Path, victim: int, how: signal.Signals, servers: int = 1) -> di
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 def test_the_others_finish_without_a_lost_worker(how: signal.Signals, tmp_path: Path) -> None:
     survivors = lose(tmp_path, 2, how)
     for program in survivors.values():

@@ -27,7 +27,7 @@ def arguments(folder: Path) -> list[str]:
     ("launcher", "name", "to"),
     [
         ("spawn", "SIGTERM", "rank 1"),
-        ("spawn", "SIGUSR2", "launcher"),
+        pytest.param("spawn", "SIGUSR2", "launcher", marks=pytest.mark.slow),
         pytest.param("spawn", "SIGTERM", "launcher", marks=pytest.mark.slow),
         ("spawn", "SIGINT", "group"),
         pytest.param("torchrun", "SIGUSR2", "rank 1", marks=pytest.mark.slow),

@@ -31,6 +31,7 @@ def test_stages_equal_one_process_with_the_whole_network(ranks: int, tmp_path: P
             torch.testing.assert_close(value, ours[case][name], rtol=0, atol=1e-12, msg=f"{case}: {name}")
 
 
+@pytest.mark.slow
 def test_a_killed_rank(tmp_path: Path) -> None:
     program = fails("Killed", tmp_path, "spawn", "--sync.stages", "2")
     assert "rank 1 failed first" in program.lines[-1], program.output

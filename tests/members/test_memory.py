@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from members import MEMBERS
 from running import build, close, go
@@ -32,6 +33,7 @@ def test_without_memory_the_cue_is_lost(tmp_path: Path) -> None:
     assert abs(play("dqn", tmp_path, "--total_env_steps", "10000").mean) < 0.4
 
 
+@pytest.mark.slow
 def test_sequences_too_short_for_the_corridor_learn_less(tmp_path: Path) -> None:
     """Gradients reach no further back than a sequence does, and the cue lies further back than two steps."""
     short = ("--replay.length", "2", "--replay.stride", "2", "--replay.n_step", "1", "--total_env_steps", "10000")

@@ -20,8 +20,9 @@ sys.exit(world == options.get("--breaks"))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("breaks", [pytest.param("", marks=pytest.mark.slow), "1"], ids=["whole", "one node fails"])
+@pytest.mark.parametrize("breaks", ["", "1"], ids=["whole", "one node fails"])
 def test_every_number_of_nodes_is_measured(breaks: str, cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "__init__.py").touch()

@@ -98,7 +98,7 @@ def test_a_node_dies(node: str, cluster: Cluster, whole: Path, tmp_path: Path) -
     assert_same(job.run, whole)
 
 
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=SLOW), 1])
+@pytest.mark.parametrize("rank", [pytest.param(rank, marks=SLOW) for rank in (0, 1)])
 def test_a_rank_dies(rank: int, cluster: Cluster, whole: Path, tmp_path: Path) -> None:
     """torchrun starts all ranks anew, from the last checkpoint, within the same life of the job."""
     job = submit(cluster, tmp_path / "run", pace=PACE)

@@ -67,9 +67,9 @@ def save_and_die(root: Path, step: int, at: int) -> None:
     [
         (nothing_stored, 1, None),
         (two_stored, 3, 2),
-        (two_stored, 2, 2),
+        pytest.param(two_stored, 2, 2, marks=pytest.mark.slow),
         (set_aside, 3, 3),
-        (set_aside, 4, 3),
+        pytest.param(set_aside, 4, 3, marks=pytest.mark.slow),
         (set_aside_and_replaced, 3, 3),
     ],
 )

@@ -29,6 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "tiny"
 
 
+@pytest.mark.slow  # test_commands does it without a recurrent core
 def test_evaluate_is_the_same_on_two_ranks(run: Path) -> None:
     alone, _ = evaluate(run, run / "one.json", "--episodes", "20")
     spread, _ = evaluate(run, run / "two.json", "--episodes", "20", ranks=2)

@@ -275,6 +275,7 @@ def test_slow_runs_are_told_to_be_slow(tmp_path: Path) -> None:
     assert slow.SCENARIOS["slow network"].megabits is not None
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_the_short_form_measures_real_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaling, "DEADLINE", 100.0)
