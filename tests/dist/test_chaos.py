@@ -11,7 +11,7 @@ from benchmarks.chaos.__main__ import ROWS, table_line
 from benchmarks.chaos.row import SHORT, Draw, Outcome, Row, outcome, percentile
 
 TESTS = Path(__file__).parents[1]
-QUICK = ("kill-2", "bad-number", "disagree", "corrupted", "payload", "format", "elastic", "bad-config", "clock")
+QUICK = ("kill-2", "bad-number", "disagree", "corrupted", "payload", "format", "bad-config", "clock")
 """The rows whose short form `make test` has time for."""
 ELSEWHERE = {
     "kill-4": ("resume/test_resume.py", "test_another_number_of_ranks_goes_on_with_the_same_shards"),
@@ -27,6 +27,7 @@ ELSEWHERE = {
     "flip": ("dist/test_failures.py", "test_silent_divergence"),
     "disk": ("resume/test_storage_faults.py", "test_a_disk_that_is_really_full_for_a_while"),
     "resized": ("resume/test_resume.py", "test_another_number_of_ranks_goes_on_with_the_same_shards"),
+    "elastic": ("resume/test_resume.py", "test_another_number_of_ranks_goes_on_with_the_same_shards"),
     "service": ("unit/test_log_wandb.py", "test_a_service_that_never_answers_holds_up_nobody"),
     "leak": ("resume/test_nothing_piles_up.py", "test_nothing_piles_up"),
     "leak-restarts": ("dist/test_chaos.py", "test_short_form"),  # kill-2 looks at what is left behind a restart

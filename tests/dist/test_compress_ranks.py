@@ -70,7 +70,7 @@ def arguments(folder: Path, name: str, *more: str) -> list[str]:
     [
         pytest.param(("--sync.compress", "int8"), marks=pytest.mark.slow),
         pytest.param(("--sync.compress", "powersgd", "--sync.compress_rank", "2"), marks=pytest.mark.slow),
-        ("--sync.compress", "fp16", "--sync.noise_scale", "True"),
+        pytest.param(("--sync.compress", "fp16", "--sync.noise_scale", "True"), marks=pytest.mark.slow),
     ],
     ids=["int8", "powersgd", "fp16"],
 )

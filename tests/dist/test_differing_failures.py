@@ -11,7 +11,7 @@ RARELY = ("--sync.kind", "local_sgd", "--sync.period", "100000")
 GOSSIP = ("--sync.kind", "gossip")
 
 
-@pytest.mark.parametrize("more", [RARELY, pytest.param(GOSSIP, marks=pytest.mark.slow)], ids=["local_sgd", "gossip"])
+@pytest.mark.parametrize("more", [pytest.param(more, marks=pytest.mark.slow) for more in (RARELY, GOSSIP)], ids=["local_sgd", "gossip"])
 def test_a_killed_rank(more: tuple[str, ...], tmp_path: Path) -> None:
     program = fails("Killed", tmp_path, "spawn", *more)
     assert "rank 1 failed first" in program.lines[-1], program.output

@@ -27,6 +27,7 @@ def doctor(run: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_a_segmentation_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = dies("learn:1:150:segv", tmp_path, "--sync.shared_memory", "False")  # where the other one notices at once
     told = doctor(run, capsys)

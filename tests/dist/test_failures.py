@@ -107,6 +107,7 @@ def test_silent_divergence(launcher: str, tmp_path: Path) -> None:
     assert "All ranks found the same and stopped together: replicas differ at step" in doctor(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_crash_in_an_environment_worker(tmp_path: Path) -> None:
     program = fails("Crash", tmp_path, "spawn", "--env.backend", "async")
     assert "rank 1 failed first" in program.lines[-1], program.output

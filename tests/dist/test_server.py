@@ -148,6 +148,7 @@ def test_in_lockstep_a_killed_run_resumes_bitwise(tmp_path: Path, monkeypatch: p
     assert outcome(one) == outcome(other)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_at_any_pace_a_killed_run_resumes(tmp_path: Path) -> None:
     """Not bitwise, as no order of gradients is; with all updates, ages in the log, and as all-reduce afterwards."""
@@ -169,6 +170,7 @@ def test_at_any_pace_a_killed_run_resumes(tmp_path: Path) -> None:
     assert "2 ranks by server" in again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [SERVER, ASYNC], ids=["in lock-step", "at any pace"])
 @pytest.mark.timeout(150)
 def test_a_killed_rank_ends_a_run(kind: tuple[str, ...], tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_the_others_finish_without_a_lost_worker(how: signal.Signals, tmp_path: 
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize(("victim", "servers"), [(0, 1), (1, 2)])
+@pytest.mark.parametrize(("victim", "servers"), [(0, 1), pytest.param(1, 2, marks=pytest.mark.slow)])
 def test_all_end_with_the_cause_when_a_server_is_lost(victim: int, servers: int, tmp_path: Path) -> None:
     began = time.monotonic()
     survivors = lose(tmp_path, victim, signal.SIGKILL, servers)

@@ -59,6 +59,7 @@ def test_all_ranks_stop_save_once_and_leave_in_peace(launcher: str, name: str, t
     assert not (run_dir / "blackbox").exists(), "nothing went wrong"
 
 
+@pytest.mark.slow
 def test_torchrun_hands_its_own_sigterm_to_the_ranks(tmp_path: Path) -> None:
     """torchrun itself leaves with an error whatever its ranks do; status.json tells that all is saved."""
     run_dir = tmp_path / "run"

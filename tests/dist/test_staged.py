@@ -38,6 +38,7 @@ def test_a_killed_rank(tmp_path: Path) -> None:
     assert "Signal 9 (SIGKILL)" in program.lines[-1], program.output
 
 
+@pytest.mark.slow
 def test_environments_that_differ_within_a_replica(tmp_path: Path) -> None:
     program = fails("Stray", tmp_path, "spawn", "--sync.stages", "2")
     assert "replicas differ at step" in program.lines[-1], program.output

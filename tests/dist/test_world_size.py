@@ -69,7 +69,7 @@ CASES = {
     "two tasks, DDP": ((*DEBUG, "--env.tasks", "toy/Catch", "toy/Chain", "--sync.kind", "ddp"), (2,)),
     "native CartPole": (CARTPOLE, (2,)),
 }
-ELSEWHERE = ("3 steps, Double, ladder, DDP", "images shifted and foreseen, DDP", "two tasks, DDP")
+ELSEWHERE = ("3 steps, Double, ladder, DDP", "images shifted and foreseen, DDP", "two tasks, DDP", "native CartPole")
 """What members/test_members_ranks.py does on two ranks as well, with another strategy."""
 
 

@@ -25,6 +25,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "Acrobot sync": ("train", "acrobot", *COMMON, *SMALL, "--replay.update_every", "8", "--eval.episodes", "0"),
     "MinAtar": ("train", "minatar", *COMMON, *SMALL, "--replay.learning_starts", "800", "--replay.update_every", "4"),
 }
+LATER = ("CartPole native", "Acrobot sync")
 KILLED_AT_ENV_STEPS = 1_688
 
 
@@ -67,7 +68,9 @@ def outcome(run_dir: Path) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("which", RUNS)
+@pytest.mark.parametrize(
+    "which", [pytest.param(name, marks=pytest.mark.slow) if name in LATER else name for name in RUNS]
+)
 def test_killed_and_resumed_equals_uninterrupted(which: str, tmp_path: Path) -> None:
     arguments = list(RUNS[which])
     envs = 4 if which == "MinAtar" else 8

@@ -13,7 +13,8 @@ pytestmark = pytest.mark.timeout(1500)
 KNOWN = 1.0  # mean return of `debug`: it catches every ball
 
 
-@pytest.mark.parametrize("ranks_per_node", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks_per_node", [1, 2])
 def test_two_nodes_are_one_machine(ranks_per_node: int, cluster: Cluster, tmp_path: Path) -> None:
     debug = ("debug", *QUIET, "--sync.shared_memory", "False")  # four numbers have several sums
     here = ["train", *debug, "--log.dir", str(tmp_path), "--log.name", "here"]
