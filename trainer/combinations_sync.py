@@ -26,7 +26,7 @@ def replicas(config: Config, world_size: int) -> int:
 
 def check_stages(config: Config, count: int) -> None:
     """Raise ConfigError for the first part of `config` that does not go with stages, of `count` replicas."""
-    sync, net, optim = config.sync, config.net, config.optim
+    sync, net, optim, dtype = config.sync, config.net, config.optim, config.runtime.dtype
     if sync.stages == 1:
         if sync.microbatches != 1:
             problem = "without stages a batch goes through the layers at once"
@@ -42,6 +42,7 @@ def check_stages(config: Config, count: int) -> None:
         ("net.noisy", net.noisy, False, "every stage would have to draw the noise of all layers"),
         ("net.ensemble", net.ensemble, 1, "the heads of an ensemble are one layer"),
         ("env.tasks", " ".join(config.env.tasks), "", "stages do not tell each other the task"),
+        ("runtime.dtype", dtype, dtype.replace("bfloat16", "float32"), "stages hand on float32 or float64"),
         ("pixels.spr", config.pixels.spr, 0, "it needs the inner layers of the network in one place"),
         ("teacher.runs", " ".join(config.teacher.runs), "", "teachers would be whole on every rank"),
         ("demos.path", config.demos.path, "", "not proven with demonstrations"),

@@ -21,8 +21,9 @@ from benchmarks.harness import cartpole, median, spread, table
 from benchmarks.peers.venvs import PEERS, Worker
 from benchmarks.rows import write_rows
 
-OURS = ("lockstep", "lockstep-tensors")
-"""The second steps its environments as tensors, in the graph of a compiled run (--env.backend torch)."""
+OURS = ("lockstep", "lockstep-tensors", "lockstep-bfloat16")
+"""The second steps its environments as tensors, in the graph of a compiled run (--env.backend torch); the third takes
+products in bfloat16 (--runtime.dtype), which no peer does."""
 ENVS = {"cartpole": (1, 8, 64), "pong": (1, 8, 32)}
 CANNOT = {
     ("cleanrl", "cartpole", 8): "its dqn.py has one environment",
@@ -30,6 +31,7 @@ CANNOT = {
     ("cleanrl", "pong"): "the dqn_atari.py of its wheel needs an ale-py of 2022",
     ("jax", "pong"): "there is no Atari in JAX",
     ("lockstep-tensors", "pong"): "there is no Atari of tensors",
+    ("lockstep-bfloat16", "cartpole"): "its layers are too small to gain by it",
     ("tianshou", "pong"): "its Atari extra needs ale-py < 0.9",
     ("torchrl", "pong"): "not set up here",
     ("rllib", "pong"): "not set up here",

@@ -20,6 +20,7 @@ OUT = HERE.parent / "docs" / "images" / "race.png"
 NAMES = {
     "lockstep": "Lockstep",
     "lockstep-tensors": "Lockstep, envs of tensors",
+    "lockstep-bfloat16": "Lockstep, bfloat16",
     "sb3": "Stable-Baselines3",
     "cleanrl": "CleanRL",
     "tianshou": "Tianshou",

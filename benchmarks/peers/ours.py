@@ -7,7 +7,7 @@ from collections import deque
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from answering import serve, trainer
@@ -24,12 +24,14 @@ class Training:
     """A run as `lockstep train` builds it, with its log on the disk."""
 
     backend = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __init__(self, work: str, envs: int, epsilon: float, seed: int) -> None:
         self._open = ExitStack()
         folder = Path(self._open.enter_context(tempfile.TemporaryDirectory()))
         config = configured(work, envs, epsilon, seed)
-        config = replace(config, env=replace(config.env, backend=self.backend))
+        env, runtime = replace(config.env, backend=self.backend), replace(config.runtime, dtype=self.dtype)
+        config = replace(config, env=env, runtime=runtime)
         self.run = self._open.enter_context(open_run(config, folder))
         self.run._returns = deque(maxlen=None)
         self.steps = CHUNK[work] // envs

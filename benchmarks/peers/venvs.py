@@ -67,6 +67,7 @@ PEERS = {
     for peer in (
         Peer("lockstep", (), "ours.py", ours=True),
         Peer("lockstep-tensors", (), "ours_tensors.py", ours=True),
+        Peer("lockstep-bfloat16", (), "ours_bfloat16.py", ours=True),
         Peer("sb3", (("stable-baselines3==2.9.2", "ale-py==0.12.1", "opencv-python-headless"),), "peer_sb3.py"),
         # its wheel is of 2023, asks for Python < 3.11, and names far more than its dqn.py imports
         Peer(

@@ -80,6 +80,10 @@ MEMBERS: dict[str, tuple[str, ...]] = {
         *(*IMAGES, "--pixels.shift", "1", "--pixels.spr", "2", "--pixels.spr_steps", "2", "--replay.batch_size", "32"),
         *("--optim.lr", "2e-3", "--total_env_steps", "11000"),
     ),
+    "bfloat16, double, dueling, layers of the streams' own": (
+        *(*IMAGES, "--runtime.dtype", "bfloat16", "--net.dueling", "True", "--net.head_hidden", "32"),
+        *("--loss.double", "True", "--optim.lr", "2e-3", "--total_env_steps", "12000"),
+    ),
     "pqn": (
         *("--replay.kind", "rollout", "--replay.rollout", "16", "--replay.batch_size", "32", "--replay.epochs", "4"),
         *("--net.norm", "layer", "--optim.kind", "radam", "--optim.lr_end", "0", "--optim.max_grad_norm", "20"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -28,13 +29,18 @@ from trainer.nets import (
     map_side,
     minatar,
     nature,
+    use_bfloat16,
 )
 from trainer.runtime import seeding
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import cores_per_rank
 from trainer.types import State
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
+"""What weights, targets and returns are kept in, by `runtime.dtype`."""
+
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 class Weights:
@@ -97,7 +103,13 @@ def build_net(config: Config, spec: EnvSpec, device: torch.device) -> QNetwork |
         net: QNetwork | RecurrentQNetwork = QNetwork(torso, head)
         if width:
             net = RecurrentQNetwork(torso, torso.features, head, num_actions=spec.num_actions, width=width)
-    return net.to(device=device, dtype=DTYPES[config.runtime.dtype])
+    return in_precision(net.to(device), config)
+
+
+def in_precision(net: Net, config: Config) -> Net:
+    """Make a network compute in the precision of the run."""
+    use_bfloat16(net, config.runtime.dtype == "bfloat16")
+    return net.to(DTYPES[config.runtime.dtype])
 
 
 def build_torso(config: Config, kind: str, obs_shape: tuple[int, ...]) -> VectorTorso | ImageTorso:

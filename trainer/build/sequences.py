@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from trainer.build.nets import DTYPES
 from trainer.config import Config, ConfigError
 from trainer.envs import EnvSpec
 from trainer.layout import Layout
@@ -56,7 +57,7 @@ def check_sequence_memory(config: Config, layout: Layout, spec: EnvSpec, device:
     """Return what sequences will take, in words. Raises ConfigError if this machine's ranks cannot hold them."""
     storage, rows = _storage(config, device), layout.rows_per_lane(spec.stack)
     row = Ring.row_bytes(Frames(spec.obs_shape, spec.stack, spec.stack_pad).frame_shape, spec.obs_dtype)
-    itemsize = {"float32": 4, "float64": 8}[config.runtime.dtype]
+    itemsize = DTYPES[config.runtime.dtype].itemsize
     each, slots = SequenceBook.record_bytes(config.net.lstm, itemsize), SequenceBook.sizes(rows, **_cut(config))[1]
     mine = layout.envs_per_rank * (rows * row + slots * each)
     sharing = launch.local_world_size if storage.type == "cpu" else 1

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainer import checkpoint
 from trainer.build.envs import inspect_env
-from trainer.build.nets import DTYPES
+from trainer.build.nets import in_precision
 from trainer.build.trained import find_checkpoint, load_net, read_run
 from trainer.checkpoint import layout as folders
 from trainer.config import Config, ConfigError
@@ -57,7 +57,7 @@ def load_teachers(config: Config, spec: EnvSpec, ranks: Ranks) -> Teacher | None
     nets: list[nn.Module] = []
     for i, (run, manifest) in enumerate(zip(runs, found, strict=True)):
         own = spec.tasks[i] if spec.tasks else spec
-        net = load_net(_read(run), own, manifest, ranks.device).to(DTYPES[config.runtime.dtype])
+        net = in_precision(load_net(_read(run), own, manifest, ranks.device), config)
         net.requires_grad_(False)
         nets.append(net if own is spec else _OneTask(net, own, spec))
     return functools.partial(teach, nets=nets, temperature=config.teacher.temperature)

@@ -18,7 +18,7 @@ from trainer.cli import parse_options
 from trainer.config import Config, ConfigError
 from trainer.envs import EnvSpec
 from trainer.export import SUFFIXES, ExportError, export, random_batches
-from trainer.nets import TaskHead
+from trainer.nets import TaskHead, use_bfloat16
 from trainer.runtime.failure import EXIT_FAILED
 
 
@@ -56,6 +56,7 @@ def command(rest: list[str]) -> int:
     found = find_checkpoint(options.run, options.checkpoint)
     spec = inspect_env(config)
     net = load_net(config, spec, found, torch.device("cpu"))
+    use_bfloat16(net, False)  # its weights are of float32
     if options.task is not None:
         assert isinstance(net.head, TaskHead)
         net.head.only = tasks.index(options.task)

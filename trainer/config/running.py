@@ -12,8 +12,9 @@ class RuntimeConfig:
     """`auto`: CUDA with NCCL where every rank has a GPU, else CPU with gloo."""
     threads: int = 0
     """CPU threads per rank for torch [count]. 0: 1 for small networks, the rank's share of the cores for CNNs."""
-    dtype: Literal["float32", "float64"] = "float32"
-    """Precision of network and returns."""
+    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    """Precision of network and returns. `bfloat16`: only the products in convolutions and hidden layers; weights,
+    outputs, losses and the optimizer stay in float32."""
     compile: Literal[False, True, "auto"] = False
     """Make one compiled graph each of an update's gradient, of its step, of acting, and of what the replay memory does,
     which takes a C++ compiler and half a minute at the first start; `auto`: where that can be done, and eagerly

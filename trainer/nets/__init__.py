@@ -9,7 +9,7 @@ from trainer.nets.recurrent import RecurrentQNetwork
 from trainer.nets.spr import ForeseeingTorso
 from trainer.nets.stages import StageNetwork, layers
 from trainer.nets.tasks import TaskHead
-from trainer.nets.torsos import ImageTorso, VectorTorso, minatar, nature
+from trainer.nets.torsos import ImageTorso, VectorTorso, minatar, nature, use_bfloat16
 
 __all__ = [
     "ActionOutputs",
@@ -31,4 +31,5 @@ __all__ = [
     "map_side",
     "minatar",
     "nature",
+    "use_bfloat16",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 import torch
@@ -50,12 +50,32 @@ def scaled_noise(draws: Draws, rows: int, *shape: int) -> Tensor:
 
 
 class Layers(nn.Sequential):
-    """Modules one behind the other, of which the noisy ones get the draws."""
+    """Modules one behind the other, of which the noisy ones get the draws.
+
+    mixed: products up to the last activation are of bfloat16; what lies behind it, and what comes out, is of float32.
+    """
+
+    mixed = False
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
-        for layer in self:
-            x = layer(x, draws) if isinstance(layer, NoisyLinear) else layer(x)
-        return x
+        if not self.mixed:
+            return through(self, x, draws)
+        last = len(self) - (len(self) > 0 and not isinstance(self[-1], nn.ReLU))
+        with in_bfloat16(x):
+            x = through(list(self)[:last], x, draws)
+        return through(list(self)[last:], x.float(), draws)
+
+
+def through(layers: Iterable[nn.Module], x: Tensor, draws: Draws | None) -> Tensor:
+    """Return what comes out of layers one behind the other."""
+    for layer in layers:
+        x = layer(x, draws) if isinstance(layer, NoisyLinear) else layer(x)
+    return x
+
+
+def in_bfloat16(x: Tensor) -> torch.autocast:
+    """Return the context in which torch takes products in bfloat16, whatever their arguments are, where x is."""
+    return torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False)
 
 
 def hidden_layers(sizes: Sequence[int], linear: Linear, norm: bool) -> list[nn.Module]:

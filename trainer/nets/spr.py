@@ -41,7 +41,7 @@ class ForeseeingTorso(nn.Module):
 
     def encode(self, obs: Tensor) -> Tensor:
         """Map scaled images [B, C, H, W] to latents [B, c, h, w]."""
-        return renormalize(self.body.convs(obs))
+        return renormalize(self.body.maps(obs))
 
     def imagine(self, latent: Tensor, action: Tensor) -> Tensor:
         """Map latents [B, c, h, w] and actions [B] to the latents of one step later; an action is a plane of ones."""
