@@ -72,15 +72,18 @@ class CompiledGradient:
         """Leave the gradient of the weighted loss in the buffer of `sync`. A collective."""
         if rates != self._at:
             self._rates, self._at = _on_device(rates, self.online), rates
-        if (graph := self.prepare(batch)) is None:
+        given = [field for field in tensors(batch) if field is not None]
+        if (graph := self._graph(batch, given)) is None:
             return None
-        given = (field for field in tensors(batch) if field is not None)
         out = graph.run(*self._buffers(), *self.tape.draw(graph.asked), *given)
         return self._found(graph, out, rates.beta)
 
     def prepare(self, batch: Batch | Sequences) -> Graph | None:
         """Return the graph for batches like this one, whose values do not matter; None where there is none."""
-        shape = (len(batch.obs), *(field if field is None else field.stride() for field in tensors(batch)))
+        return self._graph(batch, [field for field in tensors(batch) if field is not None])
+
+    def _graph(self, batch: Batch | Sequences, given: Sequence[Tensor]) -> Graph | None:
+        shape = len(batch.obs), tuple([field.stride() for field in given])
         if shape not in self._graphs:
             self._graphs[shape] = self._make(batch)
         return self._graphs[shape]
@@ -182,4 +185,6 @@ def correction(mine: Tensor, everyone: Tensor, beta: float) -> Tensor:
 def _on_device(rates: Rates, flat: Flat) -> Tensor:
     """Return what losses are told of the rates, [3], so that a graph takes it as an argument; waits for nothing."""
     told, device = (rates.epsilon, rates.beta, rates.teaching), flat.data.device
+    if device.type == "cpu":
+        return torch.tensor(told, dtype=torch.float64)
     return torch.stack([torch.full((), rate, dtype=torch.float64, device=device) for rate in told])

@@ -56,7 +56,7 @@ class Learner:
         grad_norm = self.sync.step(self.max_grad_norm)
         self.updates += 1
         self._names = ("td_loss", "grad_norm", *found.metrics)
-        self._recent.append((found.loss, grad_norm[None], *found.metrics.values()))  # averaged when read
+        self._recent.append((found.loss, grad_norm.unsqueeze(0), *found.metrics.values()))  # averaged when read
         return UpdateOut(priority=found.priority, highest=found.highest)
 
     def _differentiate(self, batch: Batch | Sequences, rates: Rates) -> Found:

@@ -37,7 +37,7 @@ def multiples(step: int, num_envs: int, every: float, start: int = 0) -> int:
     if every == 0:
         return 0
 
-    def passed(env_steps: int) -> int:
-        return math.floor(max(env_steps - start, 0) / every)
-
-    return passed(step * num_envs) - passed((step - 1) * num_envs)
+    upto = step * num_envs - start
+    if upto < every:
+        return 0
+    return math.floor(upto / every) - math.floor(max(upto - num_envs, 0) / every)

@@ -117,6 +117,8 @@ class ShardedEnvs:
 
     def send(self, action: Tensor) -> None:
         action = action.to(self._acting)  # waits for the device, where environments on the CPU need the numbers
+        if len(self._backends) == 1:
+            return self._backends[0].send(action)
         sizes = [backend.num_envs for backend in self._backends]
         for backend, part in zip(self._backends, torch.split(action, sizes), strict=True):
             backend.send(part)
@@ -139,6 +141,8 @@ class ShardedEnvs:
 
     def _join(self, timesteps: list[Timestep]) -> Timestep:
         """Concatenate and move to the device; final_obs stays the same tensor as obs where it was in every shard."""
+        if len(timesteps) == 1 and self._acting.type == self._device.type:
+            return timesteps[0]
         same = all(timestep.final_obs is timestep.obs for timestep in timesteps)
         fields: dict[str, Tensor] = {}
         for name, *parts in zip(Timestep._fields, *timesteps, strict=True):

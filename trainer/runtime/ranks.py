@@ -47,6 +47,8 @@ class Ranks:
 
         patient: wait for hours, not for `runtime.timeout`; a rank that fails meanwhile still ends all of them.
         """
+        if self.world_size == 1:
+            return [value]
         values: list[Any] = [None] * self.world_size
         with self._waiting("gather of objects"):
             dist.all_gather_object(values, value, group=self.patient if patient else None)
@@ -60,6 +62,8 @@ class Ranks:
 
     def any(self, *flags: bool) -> list[bool]:
         """Return for each flag whether it is set on any rank. A collective."""
+        if self.world_size == 1:
+            return list(flags)
         votes = torch.tensor(flags, dtype=torch.uint8)
         with self._waiting("vote"):
             dist.all_reduce(votes, op=dist.ReduceOp.MAX)

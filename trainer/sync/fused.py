@@ -41,7 +41,9 @@ class FusedOptimizer(ClippedOptimizer):
             return
         self._optimizer, self._held, self._formula = first._optimizer, first._held, formula
         settings = self._optimizer.param_groups[0]
-        scalars = torch.tensor(formula.scalars(1.0, 1.0, settings), dtype=self._held.dtype)
+        # of the step to come, handed to the graph without making a tensor each time
+        self._scalars = torch.tensor(formula.scalars(1.0, 1.0, settings), dtype=self._held.dtype)
+        self._scalars_in = self._scalars.numpy()
         example = nn.Parameter(torch.zeros_like(self._held))
         example.grad = torch.zeros_like(example)
         trial = first.level.make(example)
@@ -49,7 +51,7 @@ class FusedOptimizer(ClippedOptimizer):
         moments: dict[str, Tensor] = trial.state[example]
         self._names = list(moments)
         function = graph(formula, self._names, settings, max_norm)
-        self._run = compiler(function, [example.data, example.grad, scalars, *moments.values()])
+        self._run = compiler(function, [example.data, example.grad, self._scalars, *moments.values()])
 
     def set_lr(self, lr: float) -> None:
         super().set_lr(lr)
@@ -61,9 +63,9 @@ class FusedOptimizer(ClippedOptimizer):
             return super().step(max_norm, norm)
         assert max_norm == self.max_norm
         held = [moments[name] for name in self._names]
-        scalars = self._formula.scalars(self._lr, moments["step"].item() + 1, self._optimizer.param_groups[0])
-        told = torch.tensor(scalars, dtype=self._held.dtype)
-        return self._run(self._held.data, self._grad, told, *held)[0]
+        number = moments["step"].item() + 1
+        self._scalars_in[:] = self._formula.scalars(self._lr, number, self._optimizer.param_groups[0])
+        return self._run(self._held.data, self._grad, self._scalars, *held)[0]
 
 
 def graph(formula: Formula, names: Sequence[str], settings: dict[str, Any], max_norm: float) -> Function:
