@@ -50,13 +50,13 @@ class CompiledMemory(ReplayMemory):
         self._graph(ReplayMemory.store, [field.clone() for field in happened])
         for count in counts if self._priorities is None else [1]:
             draws = torch.zeros(shards, count, self.batch_size // shards, dtype=torch.float64, device=ring.device)
-            self._graph(ReplayMemory.drawn, [draws])
+            self._graph(ReplayMemory.chosen, [draws])
 
     def store(self, *happened: Tensor) -> None:
         self._run(ReplayMemory.store, happened)
 
-    def drawn(self, draws: Tensor) -> list[Batch]:
-        return self._run(ReplayMemory.drawn, [draws])
+    def chosen(self, draws: Tensor) -> list[Batch]:
+        return self._run(ReplayMemory.chosen, [draws])
 
     def _run(self, method: Method, given: Sequence[Tensor]) -> list[Batch]:
         graph = None if self._compiler is None else self._graph(method, given)

@@ -1,6 +1,7 @@
 """The replay memory of one rank: storage, frame stacks, n-step fold and sampler, composed.
 
-What it stores and draws is told by two methods of tensors alone, so that each can be one compiled graph.
+What it stores and draws is told by two methods of tensors alone, `store` and `chosen`, so that each can be one compiled
+graph.
 """
 
 from __future__ import annotations
@@ -106,9 +107,13 @@ class ReplayMemory:
             self._priorities.follow()
 
     def drawn(self, draws: Tensor) -> list[Batch]:
-        """Return the batches that random numbers [S, updates, K] choose; one gather serves all of them."""
+        """Return the batches that random numbers [S, updates, K] choose, on the learner's device."""
+        return [self.developed(batch) for batch in self.chosen(draws)]
+
+    def chosen(self, draws: Tensor) -> list[Batch]:
+        """Return the same, not `developed`; one look at the memory serves all of them."""
         index = self.sampler.index(draws)
-        everything = self.fetch(index.flatten())
+        everything = self.transitions(index.flatten())
         if len(index) == 1:
             return [everything]
         return [_rows(everything, begin, index.shape[1]) for begin in range(0, index.numel(), index.shape[1])]
@@ -127,14 +132,25 @@ class ReplayMemory:
 
     def fetch(self, index: Tensor) -> Batch:
         """Return the transitions at flat ring indices [K], folded, on the learner's device."""
-        ring = self.ring
+        return self.developed(self.transitions(index))
+
+    def transitions(self, index: Tensor) -> Batch:
+        """Return the transitions at flat ring indices [K], not `developed`: stacks of frames as rows of the ring.
+
+        Copying whole rows is quick, but not from within a compiled graph, which goes through them element by element.
+        """
+        ring, frames = self.ring, self.frames
         ret, discount, after = self._fold(index)
-        batch = Batch(
-            obs=self.frames.gather(ring, index),
+        if frames.stack == 1:
+            obs, next_obs = frames.gather(ring, index), frames.gather(ring, after)
+        else:
+            obs, next_obs = frames.rows_around(ring, index, after, steps=len(self._window)), after
+        return Batch(
+            obs=obs,
             action=pick(ring.action, index).long(),
             ret=ret,
             discount=discount,
-            next_obs=self.frames.gather(ring, after),
+            next_obs=next_obs,
             index=index,
             probability=None if self._priorities is None else self._priorities.probability(index),
             next_action=self._action_in(after) if self._next_action else None,
@@ -142,9 +158,19 @@ class ReplayMemory:
             future=self._follow(index) if len(self._ahead) else None,
             task=None if self._task is None else pick(self._task, index % ring.lanes),
         )
-        if ring.device == self.device:
+
+    def developed(self, batch: Batch) -> Batch:
+        """Return transitions with stacks of frames in place of rows, on the learner's device."""
+        ring, stack = self.ring, self.frames.stack
+        if stack > 1:
+            batch = batch._replace(obs=pick(ring.frames, batch.obs))  # [K, R, *frame]
+            if (future := batch.future) is not None:
+                batch = batch._replace(future=future._replace(obs=pick(ring.frames, future.obs)))
+        if ring.device != self.device:
+            batch = batch.map(lambda field: field.pin_memory().to(self.device, non_blocking=True))
+        if stack == 1:
             return batch
-        return batch.map(lambda field: field.pin_memory().to(self.device, non_blocking=True))
+        return batch._replace(obs=batch.obs[:, :stack], next_obs=batch.obs[:, -stack:])
 
     def _fold(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return n-step returns, discounts, and where the windows that begin at flat ring indices [K] end."""
@@ -174,7 +200,8 @@ class ReplayMemory:
         goes_on = (flags[:, :-1] & STOP == 0) & (flags[:, 1:] & START != 0)
         valid = torch.cat((torch.ones_like(goes_on[:, :1]), goes_on), 1).cumprod(1).bool()
         after = ring.shift(window, 1)
-        obs = self.frames.gather(ring, after.flatten())
+        rows = self.frames.rows(ring, after.flatten())
+        obs = rows if self.frames.stack > 1 else pick(ring.frames, rows)
         return Future(obs.view(*after.shape, *obs.shape[1:]), pick(ring.action, window).long(), valid)
 
     def wait_until(self, step: int) -> None:
