@@ -1,6 +1,7 @@
 """CPU time per update, eager beside compiled: the same learner on the same batches, in turn, on one thread.
 
     python -m benchmarks.step_update [--works cartpole minatar-rainbow-breakout ...] [--batch N] [--repeats N]
+                                      [--dtype bfloat16]
 
 `update` is `Learner.update` with everything in it; `gradient` is its part up to the gradient in the flat buffer, which
 is one graph when compiled, as clip and optimizer are another. One thread waits for nothing, so its CPU time is what an
@@ -38,10 +39,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--works", nargs="+", default=DEFAULT, help="works of benchmarks.harness, or presets")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--batch", type=int, help="another batch size than theirs")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="--runtime.dtype")
     parser.add_argument("--updates", type=int, help="updates in one measurement")
     options = parser.parse_args(argv)
     rows = [
-        measure(work, options.repeats, options.updates or UPDATES.get(work, 100), options.batch)
+        measure(work, options.repeats, options.updates or UPDATES.get(work, 100), options.batch, options.dtype)
         for work in options.works
     ]
     print(report(rows))
@@ -49,17 +51,18 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def config_of(work: str, batch: int | None) -> Config:
+def config_of(work: str, batch: int | None, dtype: str) -> Config:
     """Return a work or a preset, compiled, on one thread; batch: another batch size than its own."""
     config = of_preset(work)
     replay = replace(config.replay, batch_size=batch or config.replay.batch_size)
-    return replace(config, replay=replay, runtime=replace(config.runtime, device="cpu", threads=1, compile=True))
+    runtime: Any = replace(config.runtime, device="cpu", threads=1, compile=True, dtype=dtype)  # type: ignore[arg-type]
+    return replace(config, replay=replay, runtime=runtime)
 
 
-def measure(work: str, repeats: int, updates: int, batch: int | None = None) -> dict[str, Any]:
+def measure(work: str, repeats: int, updates: int, batch: int | None = None, dtype: str = "float32") -> dict[str, Any]:
     """Return one row: microseconds per update and per gradient, eager and compiled."""
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder, open_run(config_of(work, batch), Path(folder)) as run:
+    with tempfile.TemporaryDirectory() as folder, open_run(config_of(work, batch, dtype), Path(folder)) as run:
         start = time.perf_counter() - began
         ways: dict[str, Differentiate] = {"compiled": run.learner.compiled, "eager": lambda batch, rates: None}
         clipped: Any = run.learner.sync.clipped  # type: ignore[attr-defined]
@@ -100,6 +103,7 @@ def measure(work: str, repeats: int, updates: int, batch: int | None = None) -> 
     ratios = [e / c for e, c in zip(took["update_eager"], took["update_compiled"], strict=True)]
     return {
         "work": work,
+        "dtype": dtype,
         "batch": size,
         "threads": threads,
         "updates": updates,

@@ -72,18 +72,19 @@ class CompiledGradient:
         """Leave the gradient of the weighted loss in the buffer of `sync`. A collective."""
         if rates != self._at:
             self._rates, self._at = _on_device(rates, self.online), rates
-        given = [field for field in tensors(batch) if field is not None]
-        if (graph := self._graph(batch, given)) is None:
+        fields = tensors(batch)
+        if (graph := self._graph(batch, fields)) is None:
             return None
+        given = [field for field in fields if field is not None]
         out = graph.run(*self._buffers(), *self.tape.draw(graph.asked), *given)
         return self._found(graph, out, rates.beta)
 
     def prepare(self, batch: Batch | Sequences) -> Graph | None:
         """Return the graph for batches like this one, whose values do not matter; None where there is none."""
-        return self._graph(batch, [field for field in tensors(batch) if field is not None])
+        return self._graph(batch, tensors(batch))
 
-    def _graph(self, batch: Batch | Sequences, given: Sequence[Tensor]) -> Graph | None:
-        shape = len(batch.obs), tuple([field.stride() for field in given])
+    def _graph(self, batch: Batch | Sequences, fields: Sequence[Tensor | None]) -> Graph | None:
+        shape = len(batch.obs), tuple([field if field is None else field.stride() for field in fields])
         if shape not in self._graphs:
             self._graphs[shape] = self._make(batch)
         return self._graphs[shape]

@@ -149,7 +149,7 @@ def _inductor(graph: fx.GraphModule, example: Sequence[Tensor], options: dict[st
     """Return what Inductor makes of a graph of tensors, without what AOTAutograd and Dynamo put around it.
 
     That is some 5 to 9 µs a call for aliases, subclasses and grad modes, which a graph without gradients does without.
-    It is left away only where the graph within takes and returns what the one around it does, one for one.
+    It is left away only where the graph within takes and returns what the one around it does, one for one; on a CPU.
     """
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner  # takes two seconds
 
@@ -159,7 +159,8 @@ def _inductor(graph: fx.GraphModule, example: Sequence[Tensor], options: dict[st
 
     def note(inside: fx.GraphModule, given: Sequence[Any], **how: Any) -> Any:
         made: Any = compile_fx_inner(inside, given, **how)
-        if len(given) == len(arguments) and _results(inside) == _results(graph):
+        same = len(given) == len(arguments) and _results(inside) == _results(graph)
+        if same and example[0].device.type == "cpu" and hasattr(made, "current_callable"):
             inner.append(made.current_callable)
         return made
 

@@ -46,7 +46,7 @@ def cartpole() -> Config:
         optim=OptimConfig(lr=1e-3, lr_end=0.0, max_grad_norm=10),
         target=TargetConfig(every=500),
         checkpoint=CheckpointConfig(every=20_000),
-        eval=EvalConfig(every=10_000),
+        eval=EvalConfig(every=10_000, num_envs=100),
         log=LogConfig(video=True),
     )
 
