@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from running import build, close, go
 from teachers import fill
 from torch import Tensor
 
+from trainer.build import compile as compile_module
 from trainer.build.compile import compile_function
 from trainer.build.sync import build_levels
 from trainer.compilable import check_compile
@@ -127,6 +129,29 @@ def watch_actor(actor: CompiledActor) -> None:
         return found
 
     actor.act = both  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_what_a_graph_closes_over(bare: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors from outside, an argument that changes in place, narrow products; with what torch wraps it in, or not."""
+    if not bare:
+        counts = itertools.count()
+        monkeypatch.setattr(compile_module, "_results", lambda graph: next(counts))  # within and without never agree
+    table = torch.arange(12.0, dtype=torch.float64).view(3, 4)
+
+    def function(x: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
+        x.add_(table)
+        return [torch.addmm(bias, x, weight.t()), x.t() @ table[:, :2].contiguous(), table.sum()]
+
+    def given() -> list[Tensor]:
+        random = torch.Generator().manual_seed(1)
+        return [torch.randn(shape, generator=random, dtype=torch.float64) for shape in ((3, 4), (2, 4), (2,))]
+
+    compiled = compile_function(function, given(), tried=False)
+    mine, theirs = given(), given()
+    for _ in range(2):
+        for found, expected in zip([*compiled(*mine), *mine], [*function(*theirs), *theirs], strict=True):
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.timeout(300)
