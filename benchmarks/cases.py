@@ -9,7 +9,7 @@ from functools import partial
 import torch
 
 from trainer.build import build_replay
-from trainer.build.compile import compile_function
+from trainer.build.inductor import compile_function
 from trainer.config import Config, EnvConfig, ReplayConfig, RuntimeConfig
 from trainer.envs import EnvSpec
 from trainer.layout import Layout

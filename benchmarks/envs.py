@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.rows import write_rows
-from trainer.build.compile import compile_step
+from trainer.build.inductor import compile_step
 from trainer.envs import Backend, make_backend
 from trainer.envs.device import DeviceBackend
 

@@ -17,8 +17,8 @@ from running import build, close, go
 from teachers import fill
 from torch import Tensor
 
-from trainer.build import compile as compile_module
-from trainer.build.compile import compile_function
+from trainer.build import inductor
+from trainer.build.inductor import compile_function
 from trainer.build.sync import build_levels
 from trainer.compilable import check_compile
 from trainer.compiled import correction
@@ -136,7 +136,7 @@ def test_what_a_graph_closes_over(bare: bool, monkeypatch: pytest.MonkeyPatch) -
     """Tensors from outside, an argument that changes in place, narrow products; with what torch wraps it in, or not."""
     if not bare:
         counts = itertools.count()
-        monkeypatch.setattr(compile_module, "_results", lambda graph: next(counts))  # within and without never agree
+        monkeypatch.setattr(inductor, "_results", lambda graph: next(counts))  # within and without never agree
     table = torch.arange(12.0, dtype=torch.float64).view(3, 4)
 
     def function(x: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:

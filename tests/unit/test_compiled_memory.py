@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_replay import make
 
-from trainer.build.compile import compile_function
+from trainer.build.inductor import compile_function
 from trainer.replay import CompiledMemory, ReplayMemory
 from trainer.types import Choice, Timestep
 

@@ -13,7 +13,7 @@ from running import build, close, go, resumed
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from trainer.build.compile import compile_step
+from trainer.build.inductor import compile_step
 from trainer.envs import ShardedEnvs, make_backend, sharded
 from trainer.envs.device import IDS
 from trainer.envs.device.games import CONTROL

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from trainer import checkpoint
-from trainer.build.compile import build_actor, build_compiler, build_gradient, compile_ahead, compile_step, refuser
+from trainer.build.compile import build_actor, build_compiler, build_gradient, compile_ahead, refuser
 from trainer.build.envs import build_envs
 from trainer.build.evaluation import build_evaluator
+from trainer.build.inductor import compile_step
 from trainer.build.losses import build_loss
 from trainer.build.nets import DTYPES, threads
 from trainer.build.policy import build_policy

@@ -1,6 +1,6 @@
 """torch's optimizers without torch's compiler: their wrappers import Dynamo, which takes as long as torch itself.
 
-Every start of a rank would pay for it, though nothing here is compiled by Dynamo (`build/compile.py` traces by
+Every start of a rank would pay for it, though nothing here is compiled by Dynamo (`build/inductor.py` traces by
 torch.fx). What the wrappers say to it, to leave these methods alone, needs nobody to hear it.
 """
 
