@@ -31,6 +31,13 @@ class VectorTorso(nn.Module):
         return [nn.Flatten(), *self.layers]
 
 
+class ChannelsLast(nn.Module):
+    """Puts channels last in memory, [B, C, H, W] as before: so convolutions are fastest, and so they hand it on."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=torch.channels_last)
+
+
 class ImageTorso(nn.Module):
     """Convolutions, then fully connected layers (or none), on channels-first images, [B, C, H, W] -> [B, features].
 
@@ -43,7 +50,7 @@ class ImageTorso(nn.Module):
         self, obs_shape: tuple[int, ...], convs: nn.Sequential, hidden: Sequence[int], linear: Linear, norm: bool
     ) -> None:
         super().__init__()
-        self.convs = convs
+        self.convs, self.layout = convs, ChannelsLast()
         with torch.no_grad():
             flat = convs(torch.zeros(1, *obs_shape)).numel()
         self.layers = Layers(*hidden_layers((flat, *hidden), linear, norm))
@@ -54,8 +61,8 @@ class ImageTorso(nn.Module):
         return x
 
     def maps(self, obs: Tensor) -> Tensor:
-        """Return what the convolutions say, [B, c, h, w]; in memory channels come last, as convolutions are fastest."""
-        images = obs.contiguous(memory_format=torch.channels_last)
+        """Return what the convolutions say, [B, c, h, w]."""
+        images = self.layout(obs)
         if not self.mixed:
             plain: Tensor = self.convs(images)
             return plain
@@ -65,7 +72,7 @@ class ImageTorso(nn.Module):
 
     def chain(self) -> list[nn.Module]:
         """Return what one behind the other does the same, without draws."""
-        return [*self.convs, nn.Flatten(), *self.layers]
+        return [self.layout, *self.convs, nn.Flatten(), *self.layers]
 
 
 def use_bfloat16(net: nn.Module, on: bool = True) -> None:
