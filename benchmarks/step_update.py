@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -31,6 +31,7 @@ from trainer.run import Run
 
 UPDATES = {"cartpole": 300, "atari": 10}
 """Updates in one measurement; 100 elsewhere."""
+Dtype = Literal["float32", "bfloat16"]
 DEFAULT = ("cartpole", "minatar-dqn-breakout", "minatar-ddp-breakout", "minatar-rainbow-breakout", "atari")
 
 
@@ -51,15 +52,17 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def config_of(work: str, batch: int | None, dtype: str) -> Config:
+def config_of(work: str, batch: int | None, dtype: Dtype) -> Config:
     """Return a work or a preset, compiled, on one thread; batch: another batch size than its own."""
     config = of_preset(work)
     replay = replace(config.replay, batch_size=batch or config.replay.batch_size)
-    runtime: Any = replace(config.runtime, device="cpu", threads=1, compile=True, dtype=dtype)  # type: ignore[arg-type]
+    runtime = replace(config.runtime, device="cpu", threads=1, compile=True, dtype=dtype)
     return replace(config, replay=replay, runtime=runtime)
 
 
-def measure(work: str, repeats: int, updates: int, batch: int | None = None, dtype: str = "float32") -> dict[str, Any]:
+def measure(
+    work: str, repeats: int, updates: int, batch: int | None = None, dtype: Dtype = "float32"
+) -> dict[str, Any]:
     """Return one row: microseconds per update and per gradient, eager and compiled."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, open_run(config_of(work, batch, dtype), Path(folder)) as run:

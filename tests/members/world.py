@@ -16,7 +16,7 @@ from trainer.runtime.ranks import process_group
 
 SHORT = (
     *("--shards", "2", "--runtime.dtype", "float64", "--eval.episodes", "0"),
-    *("--replay.learning_starts", "200", "--total_env_steps", "720"),
+    *("--replay.learning_starts", "200", "--total_env_steps", "1040"),
 )
 
 if __name__ == "__main__":
@@ -27,7 +27,7 @@ if __name__ == "__main__":
                 run = build(fill(("debug", *arguments, *SHORT), Path(sys.argv[2])), Path(folder), ranks)
                 run.write = lambda *_: None  # each rank has a folder of its own here
                 go(run)
-                assert run.learner.updates > 25, f"{name}: {run.learner.updates} updates"
+                assert run.learner.updates > 50, f"{name}: {run.learner.updates} updates"
                 found[name] = {f"net.{k}": v.clone() for k, v in run.weights["net"].state_dict().items()}
                 moments = run.sync.state_dict()["optimizer"]
                 found[name] |= {f"moment.{k}": v.clone() for k, v in moments.items() if isinstance(v, torch.Tensor)}

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from benchmarks import comm, priorities, replay, rows, step
+from benchmarks import comm, layers, priorities, replay, rows, step
 from benchmarks.harness import cartpole, interleaved, table
 from benchmarks.peers import __main__ as peers
 from benchmarks.peers import venvs
@@ -54,6 +54,18 @@ def test_step(results: Path) -> None:
     assert sum(row["share_in_loop"].values()) == pytest.approx(1.0)
     assert row["updates_per_step"] == 1
     assert row["pass"] is None
+
+
+def test_layers(results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(layers, "SIDE", 64)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    layers.main(["--batch", "1", "--repeats", "1", "--calls", "1"])
+    found = written(results, "layers")
+    assert len(found) == 2 * 7, "three convolutions in two layouts, and one layer of vectors, in two precisions each"
+    shares = [row["floor_ms"] * row["gflops"] * 1e6 for row in found]
+    assert shares[0] == pytest.approx(2 * 20 * 20 * 32 * (8 * 8 * 4)), "operations of the first layer, from its paper"
+    assert shares[-1] == pytest.approx(2 * 3136 * 512)
+    assert "channels last, bfloat16" in capsys.readouterr().out
 
 
 def test_step_leaves_torch_as_it_was(results: Path) -> None:

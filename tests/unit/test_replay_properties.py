@@ -15,7 +15,7 @@ from replay_twin import FakeEnvs, NaiveReplay, Player
 
 from trainer.replay.nstep import fold
 
-EXAMPLES = settings(max_examples=60, deadline=None)
+EXAMPLES = settings(max_examples=120, deadline=None)
 GAMMA = uniform.GAMMA
 
 
@@ -143,7 +143,7 @@ def test_sequences_are_their_twin(shape: sequences.Shape, world: World) -> None:
 WINDOW = st.lists(st.tuples(st.floats(-1e3, 1e3), st.booleans(), st.booleans()), min_size=1, max_size=9)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(WINDOW, st.floats(0, 1))
 def test_fold_is_the_sum_that_the_papers_write(window: list[tuple[float, bool, bool]], gamma: float) -> None:
     ret, scale, length = 0.0, 1.0, 0

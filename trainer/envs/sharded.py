@@ -117,10 +117,9 @@ class ShardedEnvs:
 
     def send(self, action: Tensor) -> None:
         action = action.to(self._acting)  # waits for the device, where environments on the CPU need the numbers
-        if len(self._backends) == 1:
-            return self._backends[0].send(action)
         sizes = [backend.num_envs for backend in self._backends]
-        for backend, part in zip(self._backends, torch.split(action, sizes), strict=True):
+        parts = torch.split(action, sizes) if len(sizes) > 1 else (action,)
+        for backend, part in zip(self._backends, parts, strict=True):
             backend.send(part)
 
     def recv(self) -> Timestep:

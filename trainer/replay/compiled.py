@@ -1,4 +1,4 @@
-"""A replay memory that stores and draws by one compiled graph each, instead of by dozens of operations.
+"""A replay memory that stores and chooses by one compiled graph each, instead of by dozens of operations.
 
 The graphs are traced from the methods of `ReplayMemory`, over stand-ins for its buffers, which they change in place.
 Random numbers are drawn in front of them, the same ones as without.
