@@ -15,6 +15,7 @@ def check_combinations(config: Config) -> None:
     _check_pixels(config)
     _check_impala(config)
     _check_ensemble(config)
+    _check_noise(config)
     _check_distribution(config)
     _check_target(config)
     _check_teacher(config)
@@ -127,6 +128,11 @@ def _check_ensemble(config: Config) -> None:
     if config.net.lstm:
         problem = "the heads of an ensemble learn from single transitions, not from sequences"
         raise ConfigError("net.lstm", config.net.lstm, problem, "use --net.lstm 0, or --net.ensemble 1")
+
+
+def _check_noise(config: Config) -> None:
+    if config.net.noisy_shared and not config.net.noisy:
+        raise ConfigError("net.noisy_shared", True, "no layer is noisy", "add --net.noisy True, or leave it away")
 
 
 def _check_distribution(config: Config) -> None:

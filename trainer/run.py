@@ -74,7 +74,7 @@ class Run:
     policy: Policy
     replay: Replay
     learner: Learner
-    draws: Stateful  # what losses draw from
+    draws: Stateful  # what losses draw from for each row
     sync: Sync
     weights: dict[str, Stateful]  # networks, equal on every rank
     logger: Logger
@@ -85,6 +85,7 @@ class Run:
     written: Callable[[], bool]  # waits for it; whether it is stored, AgreedError where too many were not; a collective
     timestep: Timestep
     lesson: Callable[[], Batch] | None = None  # a batch of demonstrations alone
+    noise: Stateful | None = None  # what losses draw from for all rows, equal on every rank
     step: int = 0
     stopped_by: str | None = None
     score: Score | None = None  # of the last evaluation
@@ -250,6 +251,7 @@ class Run:
             "learner": self.learner.state_dict(),
             "sync": self.sync.state_dict(),
             "logger": self.logger.state_dict(),
+            **({"noise": self.noise.state_dict()} if self.noise else {}),
             **{name: part.state_dict() for name, part in self.weights.items()},
         }
 
@@ -280,6 +282,8 @@ class Run:
         self.learner.load_state_dict(replicated["learner"])
         self.sync.load_state_dict(replicated["sync"])
         self.logger.load_state_dict(replicated["logger"])
+        if self.noise:
+            self.noise.load_state_dict(replicated["noise"])
         for name, part in self.weights.items():
             part.load_state_dict(replicated[name])
         owned = {str(shard): shards[shard] for shard in self.layout.owned}

@@ -1,4 +1,7 @@
-"""Random numbers for rows that belong to shards: each shard draws from its own stream, on whichever rank it lives."""
+"""Random numbers for rows that belong to shards: each shard draws from its own stream, on whichever rank it lives.
+
+What is one for all rows comes from a stream of which every rank has the same.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,44 @@ from torch import Tensor
 from trainer.types import State
 
 
+class Common:
+    """Random numbers that are the same on every rank, as long as all of them draw alike."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+
+    def state_dict(self) -> State:
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: State) -> None:
+        self.generator.set_state(state["generator"])
+
+
 class Streams:
     """`types.Draws` over one generator per owned shard.
 
     The rows asked for are shared out evenly, shard after shard, so that the numbers of a shard's rows do not depend on
-    which other shards live on this rank.
+    which other shards live on this rank. common: all rows have the same noise, which comes from it; it is stored by
+    itself, since it belongs to no shard.
     """
 
-    def __init__(self, generators: Mapping[int, torch.Generator], device: torch.device, dtype: torch.dtype) -> None:
-        self.generators, self.device, self.dtype = generators, device, dtype
+    def __init__(
+        self,
+        generators: Mapping[int, torch.Generator],
+        device: torch.device,
+        dtype: torch.dtype,
+        common: Common | None = None,
+    ) -> None:
+        self.generators, self.device, self.dtype, self.common = generators, device, dtype, common
 
     def uniform(self, rows: int, *shape: int) -> Tensor:
         """Return numbers in [0, 1), [rows, *shape]."""
         return self._share(rows, shape, torch.Tensor.uniform_)
 
-    def normal(self, rows: int, *shape: int) -> Tensor:
-        """Return standard normal numbers, [rows, *shape]."""
+    def noise(self, rows: int, *shape: int) -> Tensor:
+        """Return standard normal numbers, [rows, *shape], or [1, *shape] where all rows have the same noise."""
+        if self.common is not None:
+            return torch.empty(1, *shape, dtype=self.dtype, device=self.device).normal_(generator=self.common.generator)
         return self._share(rows, shape, torch.Tensor.normal_)
 
     def _share(self, rows: int, shape: tuple[int, ...], fill: object) -> Tensor:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainer.types import Draws
+from trainer.streams import Streams
 
 
 class Ask(NamedTuple):
@@ -26,7 +26,7 @@ class Tape:
     device, dtype: of the numbers.
     """
 
-    def __init__(self, draws: Draws, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, draws: Streams, device: torch.device, dtype: torch.dtype) -> None:
         self.draws, self.device, self.dtype = draws, device, dtype
         self._answer: Callable[[Ask], Tensor] = self._draw
 
@@ -34,9 +34,9 @@ class Tape:
         """Return numbers in [0, 1), [rows, *shape]."""
         return self._answer(Ask("uniform", rows, shape))
 
-    def normal(self, rows: int, *shape: int) -> Tensor:
-        """Return standard normal numbers, [rows, *shape]."""
-        return self._answer(Ask("normal", rows, shape))
+    def noise(self, rows: int, *shape: int) -> Tensor:
+        """Return standard normal numbers, [rows, *shape], or [1, *shape] where all rows have the same noise."""
+        return self._answer(Ask("noise", 1 if self.draws.common else rows, shape))
 
     def draw(self, asked: Sequence[Ask]) -> list[Tensor]:
         """Draw all that will be asked for, in this order."""
@@ -74,7 +74,7 @@ class Tape:
     def _draw(self, ask: Ask) -> Tensor:
         if ask.kind == "uniform":
             return self.draws.uniform(ask.rows, *ask.shape)
-        return self.draws.normal(ask.rows, *ask.shape)
+        return self.draws.noise(ask.rows, *ask.shape)
 
     @contextmanager
     def _answering(self, answer: Callable[[Ask], Tensor]) -> Iterator[None]:

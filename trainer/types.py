@@ -121,8 +121,8 @@ class Draws(Protocol):
     def uniform(self, rows: int, *shape: int) -> Tensor:
         """Return numbers in [0, 1), [rows, *shape]."""
 
-    def normal(self, rows: int, *shape: int) -> Tensor:
-        """Return standard normal numbers, [rows, *shape]."""
+    def noise(self, rows: int, *shape: int) -> Tensor:
+        """Return standard normal numbers, [rows, *shape], or [1, *shape] where all rows have the same noise."""
 
 
 class Given(NamedTuple):

@@ -55,7 +55,7 @@ MEMBERS: dict[str, tuple[str, ...]] = {
         *(*C51, "--replay.kind", "prioritized", "--replay.n_step", "3", "--replay.alpha", "0.5"),
         *HALF,
         *("--loss.double", "True", "--net.dueling", "True", "--net.hidden", "64", "--net.head_hidden", "64"),
-        *("--net.noisy", "True", "--policy.epsilon_start", "0", "--policy.epsilon_end", "0"),
+        *("--net.noisy", "True", "--net.noisy_shared", "True", *NO_EPSILON),
     ),
     "compiled: prioritized, noisy, double, dueling, 3 steps": (
         *("--runtime.compile", "True", "--replay.kind", "prioritized", "--replay.n_step", "3", *HALF),

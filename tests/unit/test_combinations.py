@@ -79,6 +79,7 @@ CASES: list[tuple[str, str]] = [
     (f'{TASKS} --env.kwargs {{"toy/Chain":3}}', '--env.kwargs {"toy/Chain":3}: 3 is not a JSON object'),
     # the ensemble
     ("--loss.bootstrap_mask 0.5", "--loss.bootstrap_mask 0.5: there is one head"),
+    ("--net.noisy_shared True", "--net.noisy_shared True: no layer is noisy"),
     ("--net.ensemble 3 --net.head c51 --net.v_min -1 --net.v_max 1", "--net.head c51: the heads of an ensemble say"),
     ("--net.ensemble 3 --loss.munchausen True", "--net.ensemble 3: the heads of an ensemble learn the value of"),
     ("--net.ensemble 3 --loss.target sarsa", "--net.ensemble 3: the heads of an ensemble learn the value of"),

@@ -13,7 +13,8 @@ import pytest
 import torch
 from launching import run as run_program
 from members import MEMBERS, SLOW
-from running import build, close, go
+from running import build, close, go, leaves
+from running import same as equal
 from teachers import fill
 from torch import Tensor
 
@@ -45,21 +46,25 @@ COMPILED = ("--runtime.compile", "True")
 def compare(run: Run, steps: int) -> int:
     """Let the run go on by compiled gradients, each beside the eager one; return how many there were."""
     learner, flat, compiled = run.learner, run.sync.flat, run.learner.compiled  # type: ignore[attr-defined]
+    streams = [run.draws, *([run.noise] if run.noise else [])]
     count = 0
+
+    def position() -> dict[str, Any]:
+        return leaves({str(i): part.state_dict() for i, part in enumerate(streams)})
 
     def both(batch: Any, rates: Rates) -> Found:
         nonlocal count
         count += 1
-        draws, weights = run.draws.state_dict(), flat.data.detach().clone()
+        before, weights = [part.state_dict() for part in streams], flat.data.detach().clone()
         eager, gradient = learner._differentiate(batch, rates), flat.grad.clone()
-        drawn, moved = run.draws.state_dict(), flat.data.detach().clone()
-        run.draws.load_state_dict(draws)
+        behind, moved = position(), flat.data.detach().clone()
+        for part, state in zip(streams, before, strict=True):
+            part.load_state_dict(state)
         flat.data.data.copy_(weights)
         flat.grad.fill_(torch.nan)  # nothing of it may be left
         found = compiled(batch, rates)
         assert found is not None
-        for shard, state in run.draws.state_dict().items():
-            assert torch.equal(state["generator"], drawn[shard]["generator"]), "the same draws"
+        assert all(equal(state, behind[name]) for name, state in position().items()), "the same draws"
         same(flat.data.detach(), moved)  # what a forward pass moves
         assert gradient.abs().max() > 0
         same(flat.grad, gradient)

@@ -69,10 +69,12 @@ def test_heads_begin_apart() -> None:
 
 
 class Tape:
-    def __init__(self) -> None:
+    def __init__(self, one: bool) -> None:
+        self.one = one
         self.drawn: list[Tensor] = []
 
-    def normal(self, rows: int, *shape: int) -> Tensor:
+    def noise(self, rows: int, *shape: int) -> Tensor:
+        rows = 1 if self.one else rows
         self.drawn.append(torch.randn(rows, *shape, dtype=torch.float64))
         return self.drawn[-1]
 
@@ -80,14 +82,15 @@ class Tape:
         raise AssertionError("noise is normal")
 
 
-def test_noise_is_a_weight_matrix_per_row_and_head() -> None:
+@pytest.mark.parametrize("one", [False, True])
+def test_noise_is_a_weight_matrix_per_row_and_head_or_one_for_all_rows(one: bool) -> None:
     module = head(noisy_sigma=0.5)
     layer = module.advantage[0]
     with torch.no_grad():
         layer.weight_sigma.uniform_(-1, 1)
         layer.bias_sigma.uniform_(-1, 1)
     x = torch.randn(B, F, dtype=torch.float64)
-    tape = Tape()
+    tape = Tape(one)
     with torch.no_grad():
         found = module(x, Given(draws=tape)).heads
         quiet = module(x, Given()).heads
@@ -96,7 +99,7 @@ def test_noise_is_a_weight_matrix_per_row_and_head() -> None:
     f = tape.drawn[0].sign() * tape.drawn[0].abs().sqrt()
     for b in range(B):
         for e in range(E):
-            e_in, e_out = f[b, e, :F], f[b, e, F:]
+            e_in, e_out = f[0 if one else b, e, :F], f[0 if one else b, e, F:]
             weight = layer.weight[e] + layer.weight_sigma[e] * torch.outer(e_in, e_out)
             bias = layer.bias[e, 0] + layer.bias_sigma[e, 0] * e_out
             torch.testing.assert_close(found[b, :, e], (x[b] @ weight + bias).detach(), rtol=0, atol=1e-12)

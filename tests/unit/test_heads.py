@@ -30,7 +30,7 @@ class Tape:
         self.uniforms.append(torch.rand(rows, *shape, generator=self.random, dtype=torch.float64))
         return self.uniforms[-1]
 
-    def normal(self, rows: int, *shape: int) -> Tensor:
+    def noise(self, rows: int, *shape: int) -> Tensor:
         self.normals.append(torch.randn(rows, *shape, generator=self.random, dtype=torch.float64))
         return self.normals[-1]
 

@@ -12,20 +12,21 @@ from torch import Tensor, nn
 
 from trainer.nets import ActionOutputs, NoisyLinear, QNetwork, ValueHead, VectorTorso
 from trainer.policy import Actor, EpsilonGreedy, Greedy
-from trainer.streams import Streams
+from trainer.streams import Common, Streams
 from trainer.types import Given, Rates, Timestep
 
 CPU = torch.device("cpu")
 
 
 class Tape:
-    """Draws that are written down."""
+    """Draws that are written down; one: all rows have the same noise."""
 
-    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
-        self.generator, self.dtype = torch.Generator().manual_seed(5), dtype
+    def __init__(self, dtype: torch.dtype = torch.float64, one: bool = False) -> None:
+        self.generator, self.dtype, self.one = torch.Generator().manual_seed(5), dtype, one
         self.drawn: list[Tensor] = []
 
-    def normal(self, rows: int, *shape: int) -> Tensor:
+    def noise(self, rows: int, *shape: int) -> Tensor:
+        rows = 1 if self.one else rows
         self.drawn.append(torch.randn(rows, *shape, generator=self.generator, dtype=self.dtype))
         return self.drawn[-1]
 
@@ -40,7 +41,7 @@ def twin(layer: NoisyLinear, x: Tensor, normal: Tensor) -> np.ndarray[Any, Any]:
     q, p = mu_w.shape
     out = np.zeros((len(x), q))
     for row in range(len(x)):
-        f = [math.copysign(math.sqrt(abs(e)), e) for e in normal[row].tolist()]
+        f = [math.copysign(math.sqrt(abs(e)), e) for e in normal[row if len(normal) > 1 else 0].tolist()]
         e_in, e_out = f[:p], f[p:]
         for j in range(q):
             out[row, j] = mu_b[j] + sigma_b[j] * e_out[j]
@@ -58,16 +59,18 @@ def layer_and_input(rows: int = 6) -> tuple[NoisyLinear, Tensor]:
     return layer, torch.randn(rows, 7, dtype=torch.float64, requires_grad=True)
 
 
-def test_equals_a_weight_matrix_per_row() -> None:
+@pytest.mark.parametrize("one", [False, True])
+def test_equals_a_weight_matrix_per_row_or_one_for_all(one: bool) -> None:
     layer, x = layer_and_input()
-    tape = Tape()
+    tape = Tape(one=one)
     got = layer(x, tape).detach().numpy()
     np.testing.assert_allclose(got, twin(layer, x, tape.drawn[0]), rtol=0, atol=1e-12)
 
 
-def test_gradients_equal_those_of_the_formed_matrices() -> None:
+@pytest.mark.parametrize("one", [False, True])
+def test_gradients_equal_those_of_the_formed_matrices(one: bool) -> None:
     layer, x = layer_and_input()
-    tape = Tape()
+    tape = Tape(one=one)
     upstream = torch.randn(6, 4, dtype=torch.float64)
     inputs = [x, layer.weight, layer.bias, layer.weight_sigma, layer.bias_sigma]
     got = torch.autograd.grad(layer(x, tape), inputs, upstream)
@@ -105,6 +108,44 @@ def test_every_row_has_noise_of_its_own_and_every_pass_another() -> None:
     first, second = layer(same, tape), layer(same, tape)
     rows = torch.cat((first, second)).tolist()
     assert len({tuple(row) for row in rows}) == 12
+
+
+def test_rows_with_more_dimensions_share_it_too() -> None:
+    layer, x = layer_and_input()
+    got = layer(x.unflatten(0, (2, 3)), Tape(one=True))
+    torch.testing.assert_close(got.flatten(0, 1), layer(x, Tape(one=True)), rtol=0, atol=1e-14)
+
+
+def learning(ranks: int) -> list[Streams]:
+    """What the ranks of a run draw from in learning: the stream that all have, and those of two shards each."""
+    return [
+        Streams(
+            {s: torch.Generator().manual_seed(s) for s in range(2 * rank, 2 * rank + 2)},
+            CPU,
+            torch.float64,
+            Common(torch.Generator().manual_seed(9)),
+        )
+        for rank in range(ranks)
+    ]
+
+
+def test_in_learning_all_rows_of_all_ranks_have_one_noise_and_every_pass_another() -> None:
+    layer, x = layer_and_input()
+    same = x[:1].expand(6, -1)
+    passes = [(layer(same, streams), layer(same, streams)) for streams in learning(ranks=2)]
+    for out in (*passes[0], *passes[1]):
+        torch.testing.assert_close(out, out[:1].expand(6, -1), rtol=0, atol=1e-14)
+    torch.testing.assert_close(passes[0], passes[1], rtol=0, atol=0)
+    assert not torch.allclose(*passes[0])
+
+
+def test_the_common_stream_goes_on_where_it_was_stored() -> None:
+    one, other = learning(ranks=2)
+    assert one.common is not None
+    assert other.common is not None
+    one.noise(6, 3)
+    other.common.load_state_dict(one.common.state_dict())
+    assert torch.equal(one.noise(6, 3), other.noise(6, 3))
 
 
 def test_rows_of_a_shard_do_not_depend_on_the_shards_beside_it() -> None:

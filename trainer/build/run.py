@@ -36,7 +36,7 @@ from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import Ranks
 from trainer.runtime.spans import Spans
 from trainer.runtime.stop import StopRequest
-from trainer.streams import Streams
+from trainer.streams import Common, Streams
 from trainer.tape import Tape
 from trainer.types import State
 
@@ -57,7 +57,8 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
         envs.compile(compile_step)
     sync = build_sync(config, net, target_net, ranks, spans, meeting, compiler)
     generators = {shard: seeding.generator(config.seed, "learner", shard, device) for shard in layout.owned}
-    draws = Streams(generators, device, dtype)
+    noise = Common(seeding.generator(config.seed, "noise", 0, device)) if config.net.noisy_shared else None
+    draws = Streams(generators, device, dtype, noise)
     teacher = load_teachers(config, spec, ranks)
     logger = make_logger(
         ranks.rank,
@@ -97,6 +98,7 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
         replay=replay,
         learner=learner,
         draws=draws,
+        noise=noise,
         sync=sync,
         weights={"net": weights_of(net, meeting), "target_net": weights_of(target_net, meeting)},
         logger=logger,

@@ -31,13 +31,16 @@ class StackedLinear(nn.Module):
             self.bias_sigma = nn.Parameter(torch.full_like(self.bias, sigma * bound))
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
-        mean = torch.baddbmm(self.bias, x, self.weight)
         if draws is None or not self.noisy:
-            return mean
+            return torch.baddbmm(self.bias, x, self.weight)
         heads, fan_in, fan_out = self.weight.shape
-        noise = scaled_noise(draws, x.shape[1], heads, fan_in + fan_out).transpose(0, 1)  # [E, B, in + out]
+        noise = scaled_noise(draws, x.shape[1], heads, fan_in + fan_out).transpose(0, 1)  # [E, B or 1, in + out]
         e_in, e_out = torch.split(noise, [fan_in, fan_out], dim=2)
-        return mean + e_out * torch.baddbmm(self.bias_sigma, e_in * x, self.weight_sigma)
+        if noise.shape[1] < x.shape[1]:
+            weight = torch.addcmul(self.weight, self.weight_sigma, e_in.transpose(1, 2) * e_out)
+            return torch.baddbmm(torch.addcmul(self.bias, self.bias_sigma, e_out), x, weight)
+        apart = torch.baddbmm(self.bias_sigma, e_in * x, self.weight_sigma)
+        return torch.baddbmm(self.bias, x, self.weight) + e_out * apart
 
 
 class StackedNorm(nn.Module):

@@ -19,8 +19,8 @@ Linear = Callable[[int, int], nn.Module]
 class NoisyLinear(nn.Module):
     """A linear layer with factorised Gaussian noise on its weights (Fortunato et al. 2018, section 3b).
 
-    Every row has noise of its own: because it is factorised, (W + sigma * f(e_out) f(e_in)^T) x is
-    W x + f(e_out) * (sigma (f(e_in) * x)), a second small product instead of a weight matrix per row.
+    Where every row has noise of its own, (W + sigma * f(e_out) f(e_in)^T) x is W x + f(e_out) * (sigma (f(e_in) * x)),
+    because it is factorised: a second product instead of a weight matrix per row.
     """
 
     def __init__(self, fan_in: int, fan_out: int, sigma: float = 0.5) -> None:
@@ -32,20 +32,27 @@ class NoisyLinear(nn.Module):
         self.bias_sigma = nn.Parameter(torch.full((fan_out,), sigma * bound))
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
-        """Map x [B, ..., in] to [B, ..., out]; the noise is a row's own, without draws it is zero."""
-        mean: Tensor = F.linear(x, self.weight, self.bias)
+        """Map x [B, ..., in] to [B, ..., out]; the draws say whether rows share noise, without them there is none."""
         if draws is None:
+            mean: Tensor = F.linear(x, self.weight, self.bias)
             return mean
         fan_out, fan_in = self.weight.shape
         noise = scaled_noise(draws, len(x), *(1,) * (x.dim() - 2), fan_in + fan_out)
         e_in, e_out = torch.split(noise, [fan_in, fan_out], dim=-1)
-        noisy: Tensor = mean + e_out * F.linear(e_in * x, self.weight_sigma, self.bias_sigma)
+        noisy: Tensor
+        if len(noise) < len(x):
+            e_in, e_out = e_in.flatten(), e_out.flatten()
+            weight = torch.addcmul(self.weight, self.weight_sigma, e_out[:, None] * e_in)
+            noisy = F.linear(x, weight, torch.addcmul(self.bias, self.bias_sigma, e_out))
+        else:
+            apart = F.linear(e_in * x, self.weight_sigma, self.bias_sigma)
+            noisy = F.linear(x, self.weight, self.bias) + e_out * apart
         return noisy
 
 
 def scaled_noise(draws: Draws, rows: int, *shape: int) -> Tensor:
-    """Return f(x) = sgn(x) sqrt|x| of standard normal x, [rows, *shape] (Fortunato et al. 2018, section 3b)."""
-    noise = draws.normal(rows, *shape)
+    """Return f(x) = sgn(x) sqrt|x| of x ~ N(0, 1), [rows or 1, *shape] (Fortunato et al. 2018, section 3b)."""
+    noise = draws.noise(rows, *shape)
     return noise.abs().sqrt_().copysign_(noise)
 
 

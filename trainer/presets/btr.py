@@ -50,6 +50,7 @@ def btr(game: str = "Breakout") -> Config:
             head_hidden=(512,),
             dueling=True,
             noisy=True,
+            noisy_shared=True,
             noisy_sigma=0.5,
             cosines=64,
             acting_fractions=8,

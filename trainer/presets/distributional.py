@@ -105,6 +105,7 @@ def rainbow(game: str = "Breakout") -> Config:
             head_hidden=(512,),
             dueling=True,
             noisy=True,
+            noisy_shared=True,
             noisy_sigma=0.5,
         ),
         loss=LossConfig(double=True),

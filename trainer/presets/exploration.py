@@ -23,7 +23,7 @@ def noisy_dqn(game: str = "Breakout") -> Config:
         atari(game),
         preset="noisy-dqn",
         policy=PolicyConfig(epsilon_start=0.0, epsilon_end=0.0, epsilon_decay=0),
-        net=NetConfig(hidden=(512,), noisy=True, noisy_sigma=0.5),
+        net=NetConfig(hidden=(512,), noisy=True, noisy_shared=True, noisy_sigma=0.5),
     )
 
 

@@ -79,6 +79,7 @@ def minatar_rainbow(game: str = "Breakout") -> Config:
             head_hidden=(128,),
             dueling=True,
             noisy=True,
+            noisy_shared=True,
             noisy_sigma=0.5,
         ),
         loss=LossConfig(double=True),

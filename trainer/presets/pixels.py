@@ -55,7 +55,9 @@ def der(game: str = "Pong") -> Config:
         preset="der",
         policy=PolicyConfig(epsilon_start=0.01, epsilon_end=0.01, epsilon_decay=0),
         replay=prioritized,
-        net=NetConfig(head="c51", atoms=51, v_min=-10.0, v_max=10.0, hidden=(512,), dueling=True, noisy=True),
+        net=NetConfig(
+            head="c51", atoms=51, v_min=-10.0, v_max=10.0, hidden=(512,), dueling=True, noisy=True, noisy_shared=True
+        ),
         loss=LossConfig(double=True),
         pixels=PixelsConfig(),
         target=TargetConfig(every=2_000),

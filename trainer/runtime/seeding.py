@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-_PURPOSES = {"weights": 0, "envs": 1, "policy": 2, "replay": 3, "evaluation": 4, "learner": 5, "demos": 6, "teacher": 7}
+_PURPOSES = {
+    "weights": 0,
+    "envs": 1,
+    "policy": 2,
+    "replay": 3,
+    "evaluation": 4,
+    "learner": 5,
+    "demos": 6,
+    "teacher": 7,
+    "noise": 8,
+}
 _SEED_SPACE = 2**31
 _EVALUATION_OFFSET = 2**30
 
