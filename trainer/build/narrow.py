@@ -1,4 +1,4 @@
-"""Products of matrices with few columns as sums: within a graph on a CPU that is faster than calling BLAS for them."""
+"""Products of matrices with few columns or rows as sums: within a graph on a CPU that is faster than BLAS."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch import Tensor
 
 FEW = 8
 """Columns up to which a sum is the faster one."""
+ROWS = 2
+"""Rows up to which it is, of whatever columns: acting in one or two environments."""
 _aten = torch.ops.aten
 
 
@@ -20,11 +22,11 @@ def narrow_products() -> dict[Any, Callable[..., Any]]:
 
 def _mm(a: Tensor, b: Tensor) -> Any:
     """Return a @ b, [M, K] and [K, N] -> [M, N], where one of these forms fits."""
-    if b.shape[1] > FEW or a.device.type != "cpu":
+    if (b.shape[1] > FEW and a.shape[0] > ROWS) or a.device.type != "cpu":
         return NotImplemented
-    if a.stride(1) == 1 and b.stride(0) == 1:  # a layer with few outputs: both lie along what is summed over
+    if a.stride(1) == 1 and b.stride(0) == 1:  # a layer with few outputs, or of few rows: both lie along what is summed
         return (a[:, None] * b.t()).sum(-1)
-    if a.stride(0) == 1 and b.stride(1) == 1:  # the gradient of one with few inputs
+    if a.stride(0) == 1 and b.stride(1) == 1 and b.shape[1] <= FEW:  # the gradient of one with few inputs
         return (b[:, :, None] * a.t()[:, None]).sum(0).t()
     return NotImplemented
 
