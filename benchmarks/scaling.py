@@ -13,7 +13,8 @@ here go to the trainer.
 
 Strong: the same run on any number of ranks. Weak: `--env-steps` per rank, with `--scale.world weak`. Efficiency is env
 steps/s per rank beside those of one rank. Shares are rank 0's; under `ddp`, and wherever an exchange hides behind the
-backward pass, waiting for it counts as learning.
+backward pass, waiting for it counts as learning. What a machine leaves of a rank's speed with others beside it (caches,
+memory and clock are shared) tells the strategy `apart`, whose replicas never meet.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from typing import Any
 from benchmarks import scaling_maths as maths
 from benchmarks.harness import table
 from benchmarks.rows import environment, write_rows
-from benchmarks.scaling_cases import BASELINE, MODES, STRATEGIES, SUITES, WORKS, chosen
+from benchmarks.scaling_cases import APART, BASELINE, MODES, STRATEGIES, SUITES, WORKS, chosen
 from benchmarks.scaling_runs import (
     QUIET,
     Processes,
@@ -51,12 +52,13 @@ DEADLINE = 600.0
 """After this a run is ended and told as failed [s]."""
 ROWS = 20
 """Rows of metrics in a run."""
+FLAGS = STRATEGIES | APART
 
 
 def parser() -> argparse.ArgumentParser:
     asks = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asks.add_argument("--work", default="paced", help=f"{', '.join(WORKS)}, or a preset; default paced")
-    asks.add_argument("--strategies", nargs="+", default=["all"], help=f"all, or some of {', '.join(STRATEGIES)}")
+    asks.add_argument("--strategies", nargs="+", default=["all"], help=f"all, or some of {', '.join(FLAGS)}")
     asks.add_argument("--ranks", nargs="+", type=int, help="default 1 2 4; under torchrun, as many as it started")
     asks.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     asks.add_argument("--env-steps", type=int, default=20_000, help="of a run; under weak scaling, of a rank")
@@ -92,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     leave_tidily()
     if options.suite or options.short:
         return suite(options.suite or "short", options.out)
-    strategies = chosen(options.strategies, asks)
+    strategies = chosen(options.strategies, asks, APART)
     launch = Launch.read()
     if launch.by_torchrun:
         return _inside(options, strategies, extra, launch)
@@ -115,7 +117,7 @@ def arguments(options: argparse.Namespace, case: Case, extra: Sequence[str], fol
     work = WORKS.get(options.work, (options.work,))
     total = options.env_steps * (case.ranks if case.mode == "weak" else 1)
     return [
-        *("train", *work, *STRATEGIES[case.strategy], "--scale.world", case.mode, "--total_env_steps", str(total)),
+        *("train", *work, *FLAGS[case.strategy], "--scale.world", case.mode, "--total_env_steps", str(total)),
         *("--log.every", str(max(1, total // ROWS)), "--log.dir", str(folder.resolve()), "--log.name", name),
         *(*QUIET, "--eval.every", "0", *extra),
     ]
@@ -154,7 +156,7 @@ def _row(options: argparse.Namespace, case: Case, extra: Sequence[str], found: l
         "work": " ".join((options.work, *extra)),
         "mode": case.mode,
         "strategy": case.strategy,
-        "flags": " ".join(STRATEGIES[case.strategy]),
+        "flags": " ".join(FLAGS[case.strategy]),
         "ranks": case.ranks,
         "env_steps": options.env_steps,  # of the run; under weak scaling, of a rank
         "repeats": len(found),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 STRATEGIES: dict[str, tuple[str, ...]] = {
     "flat": ("--sync.kind", "flat"),
@@ -21,6 +21,10 @@ STRATEGIES: dict[str, tuple[str, ...]] = {
     "server-async": ("--sync.kind", "server", "--sync.asynchronous", "True"),
 }
 """One way to keep replicas together -> the flags that choose it. One that the trainer refuses is left out, and told."""
+
+APART: dict[str, tuple[str, ...]] = {"apart": ("--sync.kind", "local_sgd", "--sync.period", "1000000000")}
+"""Replicas that never meet: no way to train, but what the machine leaves of a rank's speed when others run beside it.
+Part of `all` nowhere."""
 
 BASELINE = "flat"
 """What a single rank runs: there every strategy is the plain optimizer, bit for bit."""
@@ -68,9 +72,9 @@ SUITES: dict[str, tuple[tuple[str, ...], ...]] = {
 """Name -> the benchmarks that it consists of, with their arguments, in this order."""
 
 
-def chosen(names: Sequence[str], asks: argparse.ArgumentParser) -> list[str]:
-    """Return the strategies that are meant."""
-    unknown = [name for name in names if name not in (*STRATEGIES, "all")]
+def chosen(names: Sequence[str], asks: argparse.ArgumentParser, more: Collection[str] = ()) -> list[str]:
+    """Return the strategies that are meant; more: those that may be asked for by name besides."""
+    unknown = [name for name in names if name not in (*STRATEGIES, *more, "all")]
     if unknown:
-        asks.error(f"--strategies {unknown[0]}: unknown; use all, or some of {', '.join(STRATEGIES)}")
+        asks.error(f"--strategies {unknown[0]}: unknown; use all, or some of {', '.join((*STRATEGIES, *more))}")
     return list(STRATEGIES) if "all" in names else list(names)
