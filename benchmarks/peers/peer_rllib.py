@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import metadata
 from typing import Any
 
@@ -11,21 +12,30 @@ from answering import WINDOW, serve, trainer
 from ray.rllib.algorithms.dqn import DQNConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
+BATCH = 128
+
 
 class Training:
-    """Its own loop decides how much comes between two looks; so many updates an env step are asked for."""
+    """Its own loop decides how much comes between two looks; so many updates an env step are asked for.
+
+    work: `cartpole`, learned by this process; or `cartpole, N`, by N learners that share each batch, on all cores.
+    """
 
     def __init__(self, work: str, envs: int, epsilon: float, seed: int) -> None:
-        assert work == "cartpole"
+        name, _, told = work.partition(", ")
+        assert name == "cartpole"
+        learners = int(told or 0)
+        if learners:
+            os.sched_setaffinity(0, range(os.cpu_count() or 1))
         config = (
             DQNConfig()
             .environment("CartPole-v1")
             .env_runners(num_env_runners=0, num_envs_per_env_runner=envs, rollout_fragment_length="auto")
-            .learners(num_learners=0)
+            .learners(num_learners=learners if learners > 1 else 0)
             .training(
                 lr=2.5e-4,
                 gamma=0.99,
-                train_batch_size_per_learner=128,
+                train_batch_size_per_learner=BATCH // max(learners, 1),
                 training_intensity=12.8,
                 n_step=1,
                 double_q=False,
@@ -57,7 +67,7 @@ class Training:
         learned = told.get("learners", {}).get("default_policy", {})
         self.updates = int(
             learned.get("module_train_batch_size_mean", 0)
-            and told["learners"]["__all_modules__"].get("num_module_steps_trained_lifetime", 0) // 128
+            and told["learners"]["__all_modules__"].get("num_module_steps_trained_lifetime", 0) // BATCH
         )
         mean = told.get("env_runners", {}).get("episode_return_mean")
         if mean is not None:
@@ -73,5 +83,5 @@ def versions() -> dict[str, Any]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     serve({"versions": versions} | trainer(Training))

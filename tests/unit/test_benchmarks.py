@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import types
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +17,8 @@ import torch
 from benchmarks import comm, layers, priorities, replay, rows, step
 from benchmarks.harness import cartpole, interleaved, table
 from benchmarks.peers import __main__ as peers
-from benchmarks.peers import venvs
+from benchmarks.peers import ranks, venvs
+from trainer.cli import parse_train
 from trainer.replay.ring import Ring
 
 PROVENANCE = {"cpu", "cores", "versions", "commit", "command", "time"}
@@ -174,6 +178,39 @@ def test_peers_race_in_turn(results: Path, monkeypatch: pytest.MonkeyPatch, caps
     said = capsys.readouterr().out
     assert "its dqn.py has one environment" in said
     assert "3 >3" in said
+
+
+def test_the_race_on_two_cores_is_of_the_same_run(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[str, int, str]] = []
+
+    class Learners(Racer):
+        def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
+            name, _, learners = arguments["work"].partition(", ")
+            asked.append((self.name, int(learners), name))
+            return {"seconds": 2.0, "env_steps": 200 + 20 * int(learners)}
+
+    @contextmanager
+    def started(flags: Sequence[str], count: int, said: Path) -> Iterator[Any]:
+        config = parse_train(list(flags)[1:]).config
+        assert (config.env.num_envs, config.replay.batch_size) == (64, 128), "of all ranks together"
+        asked.append(("lockstep", count, config.preset))
+        yield types.SimpleNamespace(wait=lambda deadline: None)
+
+    monkeypatch.setattr(ranks, "Worker", Learners)
+    monkeypatch.setattr(ranks, "started", started)
+    speed = types.SimpleNamespace(env_steps_per_s=660.0)
+    monkeypatch.setattr(ranks, "read", lambda run: types.SimpleNamespace(speed=speed))
+    monkeypatch.setattr(venvs.Peer, "install", lambda self: None)
+    assert ranks.main(["--repeats", "2"]) == 0
+    turn = [("lockstep", n, "cartpole-cleanrl") for n in (1, 2)] + [("rllib", n, "cartpole") for n in (1, 1, 2, 2)]
+    assert asked == turn * 2, "RLlib warms up before it is measured"
+    found = written(results, "peers_ranks")
+    assert [(row["who"], row["ranks"]) for row in found] == [(who, n) for who in ("lockstep", "rllib") for n in (1, 2)]
+    assert [row["to_rllib"] for row in found] == [pytest.approx([x] * 2) for x in (5.5, 5.5, 110 / 120, 1)]
+    assert [row["efficiency"][0] for row in found] == pytest.approx([1, 0.5, 1, 120 / 220])
+    assert "not in the race: sb3 (one process)" in capsys.readouterr().out
 
 
 def test_a_race_that_is_lost_says_so(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:

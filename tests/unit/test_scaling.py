@@ -275,7 +275,6 @@ def test_slow_runs_are_told_to_be_slow(tmp_path: Path) -> None:
     assert slow.SCENARIOS["slow network"].megabits is not None
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_the_short_form_measures_real_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaling, "DEADLINE", 100.0)
@@ -292,7 +291,6 @@ def test_the_short_form_measures_real_runs(tmp_path: Path, monkeypatch: pytest.M
     assert {"cpu", "cores", "versions", "commit", "command"} <= two.keys()
 
 
-@pytest.mark.slow  # test_slurm_bench does it in a real one
 @pytest.mark.timeout(240)
 def test_inside_an_allocation_every_rank_takes_part(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
