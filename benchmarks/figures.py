@@ -79,15 +79,15 @@ def _dress(axes: Axes, task: str) -> None:
 
 
 def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """Name each method once, above all panels, and what the axes are."""
+    """Name each method once, beneath all panels, and what the axes are."""
     named = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.supxlabel("env steps", fontsize=11, color=INK)
+    figure.supxlabel("env steps", x=0.3, fontsize=11, color=INK)  # beside the names
     figure.supylabel("training return", fontsize=11, color=INK)
     if named:
         figure.legend(
             list(named.values()),
             list(named),
-            loc="outside upper right",
+            loc="outside lower right",
             ncols=len(named),
             frameon=False,
             fontsize=10.5,
