@@ -42,6 +42,7 @@ class Streams:
         common: Common | None = None,
     ) -> None:
         self.generators, self.device, self.dtype, self.common = generators, device, dtype, common
+        self.one_noise = common is not None
 
     def uniform(self, rows: int, *shape: int) -> Tensor:
         """Return numbers in [0, 1), [rows, *shape]."""

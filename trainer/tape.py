@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainer.streams import Streams
+from trainer.types import Draws
 
 
 class Ask(NamedTuple):
@@ -26,8 +26,9 @@ class Tape:
     device, dtype: of the numbers.
     """
 
-    def __init__(self, draws: Streams, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, draws: Draws, device: torch.device, dtype: torch.dtype) -> None:
         self.draws, self.device, self.dtype = draws, device, dtype
+        self.one_noise = draws.one_noise
         self._answer: Callable[[Ask], Tensor] = self._draw
 
     def uniform(self, rows: int, *shape: int) -> Tensor:
@@ -36,7 +37,7 @@ class Tape:
 
     def noise(self, rows: int, *shape: int) -> Tensor:
         """Return standard normal numbers, [rows, *shape], or [1, *shape] where all rows have the same noise."""
-        return self._answer(Ask("noise", 1 if self.draws.common else rows, shape))
+        return self._answer(Ask("noise", 1 if self.one_noise else rows, shape))
 
     def draw(self, asked: Sequence[Ask]) -> list[Tensor]:
         """Draw all that will be asked for, in this order."""

@@ -118,6 +118,10 @@ class Sequences(NamedTuple):
 class Draws(Protocol):
     """Random numbers for rows that belong to shards, so that they do not depend on the number of ranks."""
 
+    @property
+    def one_noise(self) -> bool:
+        """Whether all rows have the same noise."""
+
     def uniform(self, rows: int, *shape: int) -> Tensor:
         """Return numbers in [0, 1), [rows, *shape]."""
 
