@@ -26,7 +26,6 @@ LAYOUTS = {"channels first": torch.contiguous_format, "channels last": torch.cha
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PARTS = ("forward", "weights", "input")
 
-
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "8x8 stride 4, 4 -> 32": (lambda: nn.Conv2d(4, 32, 8, 4), (4, 84, 84)),
     "4x4 stride 2, 32 -> 64": (lambda: nn.Conv2d(32, 64, 4, 2), (32, 20, 20)),

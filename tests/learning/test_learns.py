@@ -44,4 +44,4 @@ def test_cartpole_on_two_ranks(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_r2d2_balances_the_pole_without_seeing_velocities(tmp_path: Path) -> None:
-    assert evaluation(["train", "r2d2-cartpole"], tmp_path, ranks=2, deadline=2900)["mean"] >= 475
+    assert evaluation(["train", "r2d2-cartpole"], tmp_path, ranks=2, deadline=2900)["mean"] >= 450

@@ -18,11 +18,12 @@ import pytest
 from benchmarks import comm, comm_bytes, scaling, scaling_runs, slow
 from benchmarks import scaling_maths as maths
 from benchmarks.report_figures import STYLE
-from benchmarks.scaling_cases import STRATEGIES, SUITES
+from benchmarks.scaling_cases import APART, STRATEGIES, SUITES, chosen
 from benchmarks.scaling_runs import Processes, RunError
 from benchmarks.slow_env import PacedCatch
 from benchmarks.slow_maths import Note, at, pace
 from benchmarks.slow_net import Network, why_not
+from trainer.cli import parse_train
 
 ROOT = Path(__file__).parents[2]
 
@@ -201,6 +202,16 @@ def test_suites_name_what_there_is() -> None:
                 assert not extra
                 assert set(options.strategies) <= {*STRATEGIES, "all"}
             assert what in ("scaling", "slow", "comm", "report")
+
+
+def test_replicas_apart_are_measured_by_name_and_here_alone() -> None:
+    asks = scaling.parser()
+    assert chosen(["flat", "apart"], asks, APART) == ["flat", "apart"]
+    assert chosen(["all"], asks, APART) == list(STRATEGIES)
+    with pytest.raises(SystemExit):
+        chosen(["apart"], asks)
+    sync = parse_train(["debug", *APART["apart"]]).config.sync
+    assert sync.period > 1e6, "they never meet in a run that is measured"
 
 
 def test_every_strategy_has_a_formula_and_a_colour() -> None:
