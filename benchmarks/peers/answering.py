@@ -88,9 +88,10 @@ def peak_mb() -> float:
     return (own + children) / 1024
 
 
-def serve(answers: Mapping[str, Callable[..., Any]]) -> None:
-    """Answer requests until there are no more."""
-    os.sched_setaffinity(0, {CORE})
+def serve(answers: Mapping[str, Callable[..., Any]], *, core: int | None = CORE) -> None:
+    """Answer requests until there are no more; on one core, or (None) on all of them."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
     with os.fdopen(os.dup(1), "w") as said:
         os.dup2(2, 1)  # whatever anybody prints goes to stderr
         for line in sys.stdin:

@@ -84,6 +84,16 @@ PEERS = {
         Peer(
             "jax", (("jax[cpu]==0.10.2", "gymnax==1.0.1", "optax==0.2.8", "six==1.17.0"),), "peer_jax.py", torch=False
         ),
+        # the newest versions that still have what its script asks for: jax.tree_map, and gymnax's step of five values
+        Peer(
+            "purejaxql",
+            (
+                ("jax[cpu]==0.4.35", "flax==0.10.2", "gymnax==0.0.8", "optax==0.2.5", "six==1.17.0", "numpy==2.4.6"),
+                ("hydra-core==1.3.2", "wandb==0.31.0", "setuptools<81"),
+            ),
+            "peer_purejaxql.py",
+            torch=False,
+        ),
         Peer(
             "replay",
             (("cpprb==11.0.0", "torchrl==0.14.1", "numpy==2.4.6", "ninja==1.13.2"),),

@@ -17,7 +17,7 @@ import torch
 from benchmarks import comm, layers, priorities, replay, rows, step
 from benchmarks.harness import cartpole, interleaved, table
 from benchmarks.peers import __main__ as peers
-from benchmarks.peers import ranks, venvs
+from benchmarks.peers import pqn, ranks, venvs
 from trainer.cli import parse_train
 from trainer.replay.ring import Ring
 
@@ -211,6 +211,39 @@ def test_the_race_on_two_cores_is_of_the_same_run(
     assert [row["to_rllib"] for row in found] == [pytest.approx([x] * 2) for x in (5.5, 5.5, 110 / 120, 1)]
     assert [row["efficiency"][0] for row in found] == pytest.approx([1, 0.5, 1, 120 / 220])
     assert "not in the race: sb3 (one process)" in capsys.readouterr().out
+
+
+def test_pqn_beside_its_authors(results: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[tuple[str, int]] = []
+
+    class Authors(Racer):
+        def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
+            asked.append((self.name, arguments.get("env_steps", 0)))
+            return {"jax": "0"} if what == "versions" else {"seconds": 2.0, "env_steps": 4_000}
+
+    @contextmanager
+    def started(flags: Sequence[str], count: int, said: Path) -> Iterator[Any]:
+        config = parse_train(list(flags)[1:]).config
+        assert config.env.id == "MinAtar/Freeway-v0"
+        assert config.runtime.threads * count == 2, "a thread a core"
+        asked.append(("lockstep", count))
+        yield types.SimpleNamespace(wait=lambda deadline: None)
+
+    monkeypatch.setattr(pqn, "Worker", Authors)
+    monkeypatch.setattr(pqn, "started", started)
+    monkeypatch.setattr(pqn, "cores", lambda: 2)
+    monkeypatch.setattr(pqn, "read", lambda run: types.SimpleNamespace(speed=next(speeds)))
+    monkeypatch.setattr(venvs.Peer, "install", lambda self: None)
+    speeds = iter([types.SimpleNamespace(env_steps_per_s=rate) for rate in (1_000.0, 3_000.0, 1_000.0, 1_500.0)])
+    with pytest.raises(SystemExit, match="2"):
+        pqn.main(["--source", str(tmp_path)])
+    (tmp_path / "purejaxql").mkdir()
+    (tmp_path / "purejaxql" / "pqn_minatar.py").touch()
+    arguments = ["--source", str(tmp_path), "--game", "Freeway", "--repeats", "1", "--peer-env-steps", "4096"]
+    assert pqn.main(arguments) == 0
+    assert asked == [("lockstep", 1), ("lockstep", 2), ("purejaxql", 4_096), ("purejaxql", 0)]
+    assert [row["to_purejaxql"] for row in written(results, "peers_pqn")] == [0.5, 1.5, 1.0]
+    assert pqn.main(arguments) == 1, "slower with threads and with ranks"
 
 
 def test_a_race_that_is_lost_says_so(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
