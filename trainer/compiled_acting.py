@@ -43,14 +43,13 @@ class CompiledActor(Actor):
         super().__init__(chooser, explorer)
         self.greedy, self.epsilon_greedy = chooser, explorer
         self.flat, self.tape = flat, tape
-        self._epsilon = torch.zeros((), dtype=torch.float64, device=chooser.device)
+        self._epsilon, self._at = torch.zeros((), dtype=torch.float64, device=chooser.device), 0.0
         try:
             self._graph: Graph | None = self._make(obs.to(chooser.device).contiguous(), compiler)
         except Exception as error:  # whatever a tracer or a compiler of C++ may say
             self._graph = None
             refused(error)
 
-    @torch.no_grad()
     def act(self, timestep: Timestep, rates: Rates) -> Choice:
         """Choose an action for every environment, [N]."""
         if self._graph is None:
@@ -58,8 +57,10 @@ class CompiledActor(Actor):
         run, asked = self._graph
         obs = timestep.obs.to(self.greedy.device).contiguous()
         drawn = self.tape.draw(asked)  # in front of the explorer's, as without a graph
-        epsilon, draws = self._epsilon.fill_(rates.epsilon), self.epsilon_greedy.draw()
-        return Choice(*run(self.flat.data.data, obs, epsilon, draws, *drawn))
+        if rates.epsilon != self._at:
+            self._at = rates.epsilon
+            self._epsilon.fill_(self._at)
+        return Choice(*run(self.flat.data.data, obs, self._epsilon, self.epsilon_greedy.draw(), *drawn))
 
     @torch.no_grad()
     def _make(self, obs: Tensor, compiler: Compiler) -> Graph:

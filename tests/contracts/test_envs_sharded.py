@@ -62,6 +62,32 @@ def test_statistics() -> None:
     envs.reset()  # forgets the 32
 
 
+def test_statistics_do_not_depend_on_when_somebody_asks() -> None:
+    draws = torch.rand(400, 2, generator=torch.Generator().manual_seed(0)).tolist()
+    rows = [(reward / 3, end < 0.02, False, False, False) for reward, end in draws]
+
+    def told(every: int) -> list[Episode]:
+        envs, found = scripted(rows), []
+        envs.reset()
+        for step in range(len(rows)):
+            envs.recv()
+            if step % every == every - 1:
+                found += envs.episodes()
+        return found + envs.episodes()
+
+    one_by_one = told(1)
+    assert len(one_by_one) > 3
+    assert told(7) == one_by_one, "not even in the last bit"
+    assert told(len(rows)) == one_by_one
+    expected, ret = [], 0.0
+    for reward, end, *_ in rows:
+        ret += float(torch.tensor(reward))  # in single precision, as it arrives
+        if end:
+            expected.append(ret)
+            ret = 0.0
+    assert [episode.ret for episode in one_by_one] == expected
+
+
 def test_statistics_restart_where_the_backend_cannot_save() -> None:
     row = (1.0, False, False, False, False)
     envs = scripted([row, row])

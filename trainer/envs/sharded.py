@@ -50,13 +50,22 @@ class EpisodeStatistics:
         reward, reset, terminated, truncated = (torch.stack(field).cpu().numpy() for field in fields)
         self._uncounted = []
         ended = terminated | truncated
-        for t, any_ended in enumerate(ended.any(1).tolist()):
-            self._ret += reward[t]
-            self._length += ~reset[t]
-            if any_ended:
-                for i in np.flatnonzero(ended[t]).tolist():
-                    self._finished.append(Episode(self._first_env + i, float(self._ret[i]), int(self._length[i])))
-                self._ret[ended[t]], self._length[ended[t]] = 0.0, 0
+        begin = 0
+        for end in (np.flatnonzero(ended.any(1)) + 1).tolist():
+            self._add(reward[begin:end], reset[begin:end])
+            last, begin = ended[end - 1], end
+            for i in np.flatnonzero(last).tolist():
+                self._finished.append(Episode(self._first_env + i, float(self._ret[i]), int(self._length[i])))
+            self._ret[last], self._length[last] = 0.0, 0
+        self._add(reward[begin:], reset[begin:])
+
+    def _add(self, reward: NDArray[Any], reset: NDArray[Any]) -> None:
+        """Count the steps [T, N]; one reward after the other, so that it does not matter how steps are grouped."""
+        if len(reward) == 1:
+            self._ret += reward[0]
+        elif len(reward) > 1:
+            self._ret[:] = np.vstack((self._ret, reward)).cumsum(0)[-1]
+        self._length += len(reset) - reset.sum(0)
 
     def drain(self) -> list[Episode]:
         """Return the episodes that have ended since the last call; waits for the device."""

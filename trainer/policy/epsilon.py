@@ -25,17 +25,20 @@ class EpsilonGreedy:
         device: torch.device,
         ladder: Tensor | None = None,
     ) -> None:
-        self.num_actions, self.generators, self.device = num_actions, generators, device
+        self.num_actions, self.generators = num_actions, generators
         self.envs_per_shard = num_envs // len(generators)
         self.ladder = ladder
+        # double precision keeps the last action reachable; always the same memory, which `mix` reads at once
+        self._draws = [torch.empty(2, self.envs_per_shard, dtype=torch.float64, device=device) for _ in generators]
 
     def explore(self, greedy: Tensor, timestep: Timestep, rates: Rates) -> Tensor:
         """Return the actions to take, [N]."""
         return self.mix(greedy, self.draw(), rates.epsilon)
 
     def draw(self) -> Tensor:
-        """Return the random numbers of a step, [2, N]."""
-        draws = [self._draw(generator) for generator in self.generators.values()]
+        """Return the random numbers of a step, [2, N], uniform in [0, 1); to be used before the next are drawn."""
+        pairs = zip(self._draws, self.generators.values(), strict=True)
+        draws = [part.uniform_(generator=generator) for part, generator in pairs]
         return draws[0] if len(draws) == 1 else torch.cat(draws, 1)
 
     def mix(self, greedy: Tensor, draws: Tensor, epsilon: float | Tensor) -> Tensor:
@@ -43,10 +46,6 @@ class EpsilonGreedy:
         explore, which = draws
         random = (which * self.num_actions).long()
         return torch.where(explore < (epsilon if self.ladder is None else self.ladder), random, greedy)
-
-    def _draw(self, generator: torch.Generator) -> Tensor:
-        """Return uniform numbers, [2, environments of a shard]; double precision keeps the last action reachable."""
-        return torch.rand(2, self.envs_per_shard, generator=generator, dtype=torch.float64, device=self.device)
 
     def state_dict(self) -> State:
         return {str(shard): {"generator": g.get_state()} for shard, g in self.generators.items()}

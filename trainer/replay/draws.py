@@ -13,12 +13,24 @@ from trainer.replay.ring import Ring
 from trainer.types import State
 
 
-def uniform(generators: Mapping[int, torch.Generator], shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return numbers in [0, 1) for every shard, [S, *shape]; double precision keeps the last transition reachable."""
-    draws = torch.empty(len(generators), *shape, dtype=torch.float64, device=device)
-    for row, generator in zip(draws, generators.values(), strict=True):
-        row.uniform_(generator=generator)
-    return draws
+class Uniform:
+    """Numbers in [0, 1) for every shard, [S, *shape]; double precision keeps the last transition reachable.
+
+    Those of one shape always lie in the same memory: they are to be used before the next are drawn.
+    """
+
+    def __init__(self, generators: Mapping[int, torch.Generator], device: torch.device) -> None:
+        self._generators, self._device = list(generators.values()), device
+        self._made: dict[tuple[int, ...], tuple[Tensor, tuple[Tensor, ...]]] = {}  # all, and each shard's part of it
+
+    def __call__(self, *shape: int) -> Tensor:
+        if shape not in self._made:
+            draws = torch.empty(len(self._generators), *shape, dtype=torch.float64, device=self._device)
+            self._made[shape] = draws, draws.unbind()
+        draws, parts = self._made[shape]
+        for part, generator in zip(parts, self._generators, strict=True):
+            part.uniform_(generator=generator)
+        return draws
 
 
 class StreamSampler:
@@ -29,10 +41,11 @@ class StreamSampler:
 
     def __init__(self, ring: Ring, generators: Mapping[int, torch.Generator]) -> None:
         self.ring, self.generators = ring, generators
+        self._uniform = Uniform(generators, ring.device)
 
     def draw(self, updates: int, batch_size: int) -> Tensor:
-        """Return the random numbers of so many batches, [S, updates, batch_size / S]."""
-        return uniform(self.generators, (updates, batch_size // len(self.generators)), self.ring.device)
+        """Return the random numbers of so many batches, [S, updates, batch_size / S], as `Uniform` does."""
+        return self._uniform(updates, batch_size // len(self.generators))
 
     def buffers(self) -> list[Tensor]:
         """Return all that ever changes, besides the ring."""

@@ -42,16 +42,17 @@ class Frames:
 
     def happened(self, timestep: Timestep, action: Tensor, after: Timestep, device: torch.device) -> Happened:
         """Return what `action` [N] made of a timestep, on the device of the ring."""
-        return Happened(
-            self.newest(timestep.obs).to(device),
-            action.to(device),
-            after.reward.to(device),
-            after.terminated.to(device),
-            after.truncated.to(device),
-            after.life_lost.to(device),
-            after.reset.to(device),
-            self.newest(after.final_obs).to(device),
+        happened = Happened(
+            self.newest(timestep.obs),
+            action,
+            after.reward,
+            after.terminated,
+            after.truncated,
+            after.life_lost,
+            after.reset,
+            self.newest(after.final_obs),
         )
+        return happened if action.device == device else Happened(*(field.to(device) for field in happened))
 
     def store(self, ring: Ring, what: Happened, *, clip_reward: bool) -> None:
         """Write what happened behind `ring.before_step`; rows that an autoreset made are no transitions."""

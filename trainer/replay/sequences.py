@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trainer.replay.book import SequenceBook
-from trainer.replay.draws import uniform
+from trainer.replay.draws import Uniform
 from trainer.replay.frames import Frames
 from trainer.replay.nstep import fold
 from trainer.replay.prioritized import EPS
@@ -52,6 +52,7 @@ class SequenceMemory:
         # where the columns of a batch lie, counted from the first step that learns
         self._column = torch.arange(-book.burn_in, book.length + ring.horizon, device=ring.device)  # [L]
         self._window = torch.arange(ring.horizon, device=ring.device)
+        self._uniform = Uniform(generators, ring.device)
         self._wait = 0
 
     def add(self, timestep: Timestep, choice: Choice, next_timestep: Timestep) -> None:
@@ -76,7 +77,7 @@ class SequenceMemory:
     def sample(self) -> tuple[Tensor, Tensor]:
         """Return the slots [B] of a batch, shard after shard, and how probable each was."""
         each = self.batch_size // len(self.generators)
-        draws = uniform(self.generators, (each,), self.ring.device)
+        draws = self._uniform(each)
         leaf = self.tree.find((draws + torch.arange(each, device=draws.device)) / each).flatten()
         return leaf - leaf // self.tree.size * (self.tree.size - self.each), self.tree.share(leaf) / self.shards
 

@@ -52,10 +52,12 @@ class DeviceBackend:
         self._random = torch.Generator(device=device).manual_seed(seeds[0])
         self._no = torch.zeros(num_envs, dtype=torch.bool, device=device)
         self._lanes = opened(self._game, self._no.int(), torch.zeros(num_envs, self._game.reset_draws, device=device))
+        self._draws = torch.empty(num_envs, self._columns, device=device)  # of a step, which leaves nothing of them
         self._action: Tensor | None = None
 
     def reset(self) -> Timestep:
-        self._lanes = opened(self._game, self._lanes.last_action, self._draw(self._game.reset_draws))
+        draws = torch.rand(self.num_envs, self._game.reset_draws, generator=self._random, device=self.device)
+        self._lanes = opened(self._game, self._lanes.last_action, draws)
         return opening(self._game.observe(self._lanes.game).contiguous())
 
     def send(self, action: Tensor) -> None:
@@ -64,7 +66,7 @@ class DeviceBackend:
     def recv(self) -> Timestep:
         assert self._action is not None, "recv without send"
         action, self._action = self._action, None
-        out = self.step(*self._given(action, self._draw(self._columns)))
+        out = self.step(*self._given(action, self._draws.uniform_(generator=self._random)))
         obs, reward, terminated, truncated, final_obs, last_action, elapsed, *game = out
         self._lanes = Lanes(last_action, elapsed, self._state(game))
         return Timestep(obs, reward, terminated, truncated, self._no, self._no, final_obs)
@@ -73,10 +75,6 @@ class DeviceBackend:
         """Return arguments such as those of a step, none of them the same tensor: a tracer would take them for one."""
         draws = torch.zeros(self.num_envs, self._columns, device=self.device)
         return tuple(tensor.clone() for tensor in self._given(self._no.long(), draws))
-
-    def _draw(self, count: int) -> Tensor:
-        """Return numbers in [0, 1), [N, count] float32."""
-        return torch.rand(self.num_envs, count, generator=self._random, device=self.device)
 
     def _given(self, action: Tensor, draws: Tensor) -> tuple[Tensor, ...]:
         """Return the arguments of a step."""
