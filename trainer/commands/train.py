@@ -27,6 +27,7 @@ from trainer.layout import Layout
 from trainer.run import AgreedError, Run
 from trainer.runtime.blackbox import Box, next_life
 from trainer.runtime.faults import Faults
+from trainer.runtime.garbage import rarely_collected
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import Ranks, choose_device, process_group
 from trainer.runtime.roll_call import code_version
@@ -183,7 +184,8 @@ def _to_the_end(run: Run, run_dir: Path) -> dict[str, Any] | None:
     layout, say = run.layout, run.logger.message
     began, began_at = time.monotonic(), run.step
     _status(run, run_dir, "running")
-    train(run)
+    with rarely_collected():
+        train(run)
     seconds = time.monotonic() - began
     if run.step < layout.num_steps:
         _status(run, run_dir, "stopped")

@@ -14,6 +14,7 @@ from trainer.build import build_run, inspect_env
 from trainer.config import Config, LogConfig
 from trainer.layout import Layout, scaled
 from trainer.run import Run
+from trainer.runtime.garbage import rarely_collected
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import choose_device, process_group
 from trainer.runtime.stop import SIGNALS
@@ -41,7 +42,8 @@ def open_run(stated: Config, folder: Path) -> Iterator[Run]:
             for sig, handler in handlers.items():
                 signal.signal(sig, handler)  # a trial has nothing to save: Ctrl-C may end it
         try:
-            yield run
+            with rarely_collected():
+                yield run
         finally:
             run.logger.close()
             run.envs.close()
