@@ -108,8 +108,9 @@ class ShardedEnvs:
         self._statistics = [EpisodeStatistics(backends[shard].num_envs, first_env[shard]) for shard in self._shards]
         self._device = device
         self._restarts = restarts or Restarts()
+        self._sizes = [backend.num_envs for backend in self._backends]
         first = self._backends[0]
-        self.num_envs = sum(backend.num_envs for backend in self._backends)
+        self.num_envs = sum(self._sizes)
         self.num_actions, self.obs_shape, self.obs_dtype = first.num_actions, first.obs_shape, first.obs_dtype
         self.stack: int = first.stack
         self.stack_pad: StackPad = first.stack_pad
@@ -126,8 +127,7 @@ class ShardedEnvs:
 
     def send(self, action: Tensor) -> None:
         action = action.to(self._acting)  # waits for the device, where environments on the CPU need the numbers
-        sizes = [backend.num_envs for backend in self._backends]
-        parts = torch.split(action, sizes) if len(sizes) > 1 else (action,)
+        parts = torch.split(action, self._sizes) if len(self._sizes) > 1 else (action,)
         for backend, part in zip(self._backends, parts, strict=True):
             backend.send(part)
 
