@@ -68,6 +68,7 @@ class Drift(Walk):
 
         from trainer.sync import FlatParameters
 
+        gc.unfreeze()  # what was there when training began is not told of otherwise
         flats = [item for item in gc.get_objects() if type(item) is FlatParameters]
         (online,) = [flat for flat in flats if torch.any(flat.grad != 0)]
         online.data.data[3] += 1e-3
