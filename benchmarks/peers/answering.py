@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 WINDOW = 20
@@ -83,9 +83,27 @@ def trainer(make: Callable[[str, int, float, int], Training]) -> dict[str, Calla
 
 
 def peak_mb() -> float:
-    """Return the most memory that this process has held, and the largest of its children [MB]."""
-    own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return (own + children) / 1024
+    """Return the most memory that this process and its living descendants have held [MB].
+
+    Those that have ended (compilers, say) do not count, nor does what a fork shares with its parent until it becomes
+    another program, which is what getrusage says of children.
+    """
+    alive, pids = [os.getpid()], [os.getpid()]
+    while pids:
+        task = Path(f"/proc/{pids.pop()}/task")
+        found = [int(pid) for each in task.glob("*/children") for pid in each.read_text().split()]
+        alive += found
+        pids += found
+    return sum(map(_most_resident_mb, alive))
+
+
+def _most_resident_mb(pid: int) -> float:
+    """Return the most memory that a process has held [MB]; 0 for one that has just ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), 0.0)
 
 
 def serve(answers: Mapping[str, Callable[..., Any]], *, core: int | None = CORE) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import subprocess
+import sys
 import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -261,6 +263,20 @@ def test_a_cadence_keeps_the_replay_ratio(envs: int, every: int, monkeypatch: py
     cycle = importlib.import_module("answering").cadence(envs, every)
     assert cycle.updates >= 1
     assert cycle.steps * envs == cycle.updates * every
+
+
+def test_memory_is_that_of_who_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(venvs.__file__).parent))
+    peak_mb = importlib.import_module("answering").peak_mb
+    alone = peak_mb()
+    program = "x = bytearray(100 << 20); print(len(x), flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program], **pipes, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline()
+        assert alone + 100 < peak_mb() < alone + 200
+        child.communicate("\n", timeout=30)
+    assert peak_mb() < alone + 50, "the dead do not count, nor what they shared with this process before they were"
 
 
 def test_epsilon_is_the_mean_of_the_schedule() -> None:
