@@ -72,21 +72,21 @@ class Frames:
         return pick(ring.frames, self.rows(ring, index))
 
     def rows(self, ring: Ring, index: Tensor) -> Tensor:
-        """Return which frames the observations of rows consist of, flat index [B] -> [B], or [B, stack] of a stack."""
+        """Return where the frames lie that observations of rows consist of: flat index [B] -> [B], or [B, stack]."""
         if self.stack == 1:
             return index
         back = torch.arange(self.stack - 1, -1, -1, device=index.device)  # oldest first
         age = pick(ring.age, index).long()[:, None]
-        rows = ring.shift(index[:, None], -torch.minimum(back, age))  # [B, stack]
+        rows = ring.place(ring.shift(index[:, None], -torch.minimum(back, age)))  # [B, stack]
         if self.pad == "zero":
             rows = torch.where(back <= age, rows, ring.blank)
         return rows
 
     def rows_around(self, ring: Ring, index: Tensor, after: Tensor, *, steps: int) -> Tensor:
-        """Return the frames of stacks at rows [B] and of those `steps` behind, at `after` [B]: [B, R].
+        """Return where the frames lie of stacks at rows [B] and of those `steps` behind, at `after` [B]: [B, R].
 
         The first `stack` of them are the one, the last `stack` the other. Behind one step all but the newest are the
         same, at the beginning of an episode as well.
         """
-        newer = after[:, None] if steps == 1 else self.rows(ring, after)
+        newer = ring.place(after)[:, None] if steps == 1 else self.rows(ring, after)
         return torch.cat((self.rows(ring, index), newer), 1)

@@ -65,7 +65,7 @@ class Ring:
             return torch.zeros(rows * lanes + more, *shape, dtype=dtype, device=device, pin_memory=pin)
 
         self.blank = rows * lanes  # index of a frame of zeros, never written
-        self.frames = field(frame_dtype, *frame_shape, more=1)  # [T*N + 1, *frame]
+        self.frames = field(frame_dtype, *frame_shape, more=1)  # [T*N + 1, *frame], in the order of `place`
         self.action = field(torch.int32)  # [T*N]
         self.reward = field(torch.float32)
         self.flags = field(torch.uint8)
@@ -120,8 +120,8 @@ class Ring:
         here = self._at(self.written)
         behind = (here + self.lanes) % self.blank
         flags = START + TERMINAL * terminal.to(torch.uint8) + STOP * stop.to(torch.uint8)
-        self.frames.index_copy_(0, here, frame)
-        self.frames.index_copy_(0, behind, next_frame)
+        self.frames.index_copy_(0, self.place(here), frame)
+        self.frames.index_copy_(0, self.place(behind), next_frame)
         self.action.index_copy_(0, here, action.to(torch.int32))
         self.reward.index_copy_(0, here, reward)
         self.flags.index_copy_(0, here, flags.to(torch.uint8))
@@ -171,6 +171,10 @@ class Ring:
         """Return the flat index `by` rows later in the same lane (earlier, where negative)."""
         return (index + by * self.lanes) % (self.rows * self.lanes)
 
+    def place(self, index: Tensor) -> Tensor:
+        """Return where the frames of rows, flat index, lie: lane by lane if they are stacked, as they are read then."""
+        return index if self.stack == 1 else index % self.lanes * self.rows + index // self.lanes
+
     def locate(self, number: Tensor, lane: Tensor) -> Tensor:
         """Return the flat index of transition `number` of `lane`."""
         return self.slots[number % self.rows * self.lanes + lane].long() * self.lanes + lane
@@ -212,6 +216,8 @@ class Ring:
     def _by_row(self, name: str) -> Tensor:
         """Return a field as [T, N, ...]."""
         field: Tensor = getattr(self, name)[: self.blank]
+        if name == "frames" and self.stack > 1:  # see `place`
+            return field.view(self.lanes, self.rows, *field.shape[1:]).transpose(0, 1)
         return field.view(self.rows, self.lanes, *field.shape[1:])
 
     def before_step(self) -> None:
