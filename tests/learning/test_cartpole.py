@@ -30,6 +30,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "expected sarsa": (*SINGLE, "--loss.target", "expected"),
     # the noise of its paper, 0.5, keeps so small a network from settling: 185
     "noisy": ("--net.noisy", "True", "--net.noisy_sigma", "0.1", *SPLIT, *EPSILON_0),
+    "ladder": ("--policy.exploration", "ladder"),
     "ez-greedy": ("--policy.repeat", "zeta"),
     "ensemble": ("--net.ensemble", "5", *EPSILON_0),
     "rainbow": (*C51, *PRIORITIZED, *EPSILON_0, "--net.noisy", "True", "--net.dueling", "True", *SPLIT),
