@@ -92,12 +92,14 @@ def interquartile_means(scores: Mapping[str, Any]) -> dict[str, Interval]:
         raise ImportError("The aggregate needs rliable: pip install 'lockstep[bench]'.") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # between rliable and arch: how the seed is handed on
-        points, intervals = library.get_interval_estimates(
-            dict(scores),
-            lambda x: np.array([metrics.aggregate_iqm(x)]),
-            reps=RESAMPLES,
-            random_state=np.random.RandomState(0),
-        )
+        before = np.random.get_state()  # rliable draws from here, whatever random state it is given
+        np.random.seed(0)
+        try:
+            points, intervals = library.get_interval_estimates(
+                dict(scores), lambda x: np.array([metrics.aggregate_iqm(x)]), reps=RESAMPLES
+            )
+        finally:
+            np.random.set_state(before)
     return {m: Interval(float(points[m][0]), *(float(end) for end in intervals[m][:, 0])) for m in scores}
 
 

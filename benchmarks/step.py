@@ -1,9 +1,11 @@
 """Time per step, split into env, act, replay, learn and sync: what the whole loop costs beside its parts alone.
 
-    python -m benchmarks.step [--work cartpole|minatar|atari|toy|PRESET] [--envs N] [--backend B] [--alone] [--compile]
+    python -m benchmarks.step [--work cartpole|minatar|atari|toy|PRESET] [--envs N] [--backend B] [--threads N]
+                              [--alone] [--compile]
 
 --alone measures the time for which one thread computes instead of the time that passes: what this costs by itself,
-whoever else is busy. --compile does what can be compiled by graphs, and measures like --alone.
+whoever else is busy. --compile does what can be compiled by graphs, and measures like --alone. --threads 1 leaves the
+other cores to environments.
 
 A repeat runs the whole loop as `trainer.train` does, with its logging and polls (`whole`), and then each part alone for
 as many steps: `env` sends and receives with fixed actions, `act` calls the policy, `learn` samples the same number of
@@ -59,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--work", choices=(*STEPS, *PRESETS), default="cartpole", metavar="NAME")
     parser.add_argument("--envs", type=int, help="another number of environments than its own")
     parser.add_argument("--backend", help="another --env.backend than its own")
+    parser.add_argument("--threads", type=int, help="threads that learn; by default as many as the run would take")
     parser.add_argument("--alone", action="store_true", help="one thread, its CPU time")
     parser.add_argument("--compile", action="store_true", help="by compiled graphs; --alone is meant")
     parser.add_argument("--repeats", type=int, default=7)
@@ -68,9 +71,10 @@ def main(argv: list[str] | None = None) -> int:
     env, backend = config.env, options.backend or config.env.backend
     config = replace(config, env=replace(env, num_envs=options.envs or env.num_envs, backend=backend))
     alone = options.alone or options.compile
+    runtime = replace(config.runtime, threads=options.threads or config.runtime.threads)
     if alone:
-        runtime = replace(config.runtime, device="cpu", threads=1, compile=options.compile)
-        config = replace(config, runtime=runtime)
+        runtime = replace(runtime, device="cpu", threads=1, compile=options.compile)
+    config = replace(config, runtime=runtime)
     row = measure(options.work, options.repeats, options.steps or STEPS.get(options.work, 100), config, alone=alone)
     print(report(row))
     print(f"rows: {write_rows('step', [row]).name}")

@@ -165,7 +165,9 @@ def _check_kwargs(text: str) -> None:
 def _check_division(config: Config, world_size: int) -> None:
     shards = config.shards if config.shards is not None else world_size
     if shards % world_size:
-        remedy = f"use a number of ranks that divides {shards}" if shards > world_size else f"use --shards {world_size}"
+        remedy = f"use a number of ranks that divides {shards}"
+        if shards < world_size:
+            remedy += f", or, for a new run, --shards {world_size}"
         raise ConfigError("shards", shards, f"cannot be shared by {world_size} ranks", remedy)
     for name in ("env.num_envs", "replay.batch_size"):
         value = lookup(config, name)

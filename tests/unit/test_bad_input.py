@@ -104,7 +104,7 @@ CASES: dict[str, list[str]] = {
     "debug --shards 0": ["--shards 0"],
     "debug --shards -2": ["--shards -2"],
     "debug --shards 3 --ranks 2": ["--shards 3", "2 ranks", "divides 3"],
-    "debug --shards 2 --ranks 4": ["--shards 2", "4 ranks", "use --shards 4"],
+    "debug --shards 2 --ranks 4": ["--shards 2", "4 ranks", "divides 2, or, for a new run, --shards 4"],
     "debug --env.num_envs 9 --ranks 2": ["--env.num_envs 9", "2 shards", "use a multiple"],
     "debug --replay.batch_size 66 --shards 4": ["--replay.batch_size 66", "4 shards"],
     # the replay

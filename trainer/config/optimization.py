@@ -96,6 +96,6 @@ class SyncConfig:
 class ScaleConfig:
     world: Literal["strong", "weak"] = "strong"
     """`strong`: the same run on any number of ranks. `weak`: num_envs, batch_size, update_every, learning_starts and
-    replay capacity are per rank and multiply with the ranks."""
+    replay capacity are per shard (--shards, by default one a rank) and multiply with the shards."""
     lr_rule: Literal["none", "sqrt", "linear"] = "sqrt"
-    """Weak: what the learning rate does when the batch grows by the number of ranks."""
+    """Weak: what the learning rate does when the batch grows by the number of shards."""
