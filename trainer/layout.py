@@ -96,8 +96,20 @@ class Layout:
         policy, each, tasks = self.config.policy, self.envs_per_shard, len(self.config.env.tasks) or 1
         if policy.exploration == "linear":
             return None
-        envs = [shard // tasks * each + i for shard in self.owned for i in range(each)]  # counted within their task
-        return [ladder(env, self.config.env.num_envs // tasks, policy.ladder_base, policy.ladder_alpha) for env in envs]
+        whole = self._whole_ladder()
+        return [whole[shard // tasks * each + i] for shard in self.owned for i in range(each)]
+
+    def _whole_ladder(self) -> list[float]:
+        """The fixed epsilons of all environments of a task."""
+        policy, count = self.config.policy, self.config.env.num_envs // (len(self.config.env.tasks) or 1)
+        return [ladder(env, count, policy.ladder_base, policy.ladder_alpha) for env in range(count)]
+
+    def mean_epsilon(self, step: int) -> float:
+        """The share of random actions over all environments, for who looks on."""
+        if self.config.policy.exploration == "linear":
+            return self.epsilon(step)
+        whole = self._whole_ladder()
+        return sum(whole) / len(whole)
 
     def tasks(self, envs_per_shard: int) -> list[int] | None:
         """The task of each of this rank's environments, of which each shard has so many; None with one environment."""

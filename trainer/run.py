@@ -180,7 +180,7 @@ class Run:
         sps = self.layout.env_steps(steps) / seconds
         row = {
             "charts/SPS": sps,
-            "charts/epsilon": self.layout.epsilon(self.step),
+            "charts/epsilon": self.layout.mean_epsilon(self.step),
             "charts/learning_rate": self.layout.lr(self.step),
             "charts/updates": float(self.learner.updates),
             "charts/env_restarts": float(sum(restarts for _, restarts, *_ in votes)),
@@ -294,6 +294,8 @@ class Run:
         stored = all("replay" in state for state in owned.values())
         if stored:
             self.replay.load_state_dict({shard: state["replay"] for shard, state in owned.items()})
+        elif self.config.replay.kind == "rollout":
+            self.logger.message("the checkpoint holds no replay: a rollout that was under way begins anew")
         else:
             refill = -(-self.config.replay.learning_starts // self.config.env.num_envs) + 1  # one may be an autoreset
             self.replay.wait_until(self.step + refill + 1)

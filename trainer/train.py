@@ -40,7 +40,7 @@ def train(run: Run) -> None:
             stop |= run.poll()  # always in front of a save: bad numbers never reach a checkpoint
         if stop or save or report:
             run.log()
-        if layout.due(step, config.eval.every) and not stop:
+        if config.eval.episodes and layout.due(step, config.eval.every) and not stop:
             run.evaluate()
         if stop or save:
             run.save(last=stop)

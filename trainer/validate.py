@@ -124,6 +124,9 @@ def validate(config: Config, world_size: int) -> None:
     for i, beta in enumerate(config.optim.betas):
         if not 0 <= beta < 1:
             raise ConfigError("optim.betas", config.optim.betas, f"beta {i + 1} is not in [0, 1)", "use e.g. 0.9 0.999")
+    for name in ("optim.rms_decay", "optim.rms_momentum", "sync.outer_momentum"):
+        if (value := lookup(config, name)) == 1:
+            raise ConfigError(name, value, "nothing would ever be forgotten", "choose a value in [0, 1)")
     parse_levels(config.optim.levels)
     for name in ("net.hidden", "net.head_hidden"):
         if any(width < 1 for width in lookup(config, name)):

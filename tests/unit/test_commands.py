@@ -47,6 +47,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "tiny"
 
 
+def test_no_evaluation_is_none_on_the_way_either(tmp_path: Path) -> None:
+    more = ("--eval.every", "200", "--eval.episodes", "0", "--total_env_steps", "1600", "--log.video", "False")
+    told = start("train", "debug", *more, "--log.dir", str(tmp_path), "--log.name", "run")
+    assert told.returncode == 0, told.stderr
+    assert "Warning" not in told.stderr
+    assert "eval/" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
 def evaluate(run: Path, out: Path, *more: str, ranks: int = 0) -> tuple[dict[str, Any], str]:
     done = start("evaluate", str(run), "--json", str(out), "--device", "cpu", *more, ranks=ranks)
     assert done.returncode == 0, done.stderr

@@ -230,6 +230,16 @@ def test_the_highest_is_that_of_all_ranks_and_never_falls() -> None:
     assert now[(before == 0) & (now > 0)].tolist() == [(7 + EPS) ** ALPHA] * 4
 
 
+@pytest.mark.parametrize("order", [(50.0, 3.0), (3.0, 50.0)])
+def test_the_highest_of_replicas_that_differed_is_that_of_all(order: tuple[float, float]) -> None:
+    memory = make()
+    state = memory.state_dict()
+    for part, highest in zip(state.values(), order, strict=True):
+        part["sampler"]["highest"] = torch.tensor(highest, dtype=torch.float64)
+    memory.load_state_dict(state)
+    assert float(sampler_of(memory).highest) == 50
+
+
 @pytest.mark.parametrize("steps", [0, 9, 75])
 def test_state_is_bitwise_and_moves_between_ranks(steps: int) -> None:
     """Two shards saved by one rank continue the same on one, on two, and back on one."""

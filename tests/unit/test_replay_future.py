@@ -75,6 +75,19 @@ def test_future_equals_whole_storage(mode: str, stack: int, pad: str) -> None:
     assert min(seen[1:]) > 100, "every length"
 
 
+def test_one_step_of_future_is_the_transition_itself() -> None:
+    memory, envs = make(30, 1, "repeat", 1), FakeEnvs(LANES, "same_step", 1, "repeat", seed=0)
+    timestep = envs.restart()
+    for _ in range(20):
+        after = envs.step()
+        memory.add(timestep, Choice(torch.zeros(LANES, dtype=torch.int64)), after)
+        timestep = after
+    (batch,) = memory.batches(1)
+    assert batch.future is not None
+    assert batch.future.valid.tolist() == [[True]] * 6
+    assert torch.equal(batch.future.action[:, 0], batch.action)
+
+
 def test_batches_carry_their_own_future() -> None:
     memory, envs = make(30, 1, "repeat", STEPS, updates=3), FakeEnvs(LANES, "same_step", 1, "repeat", seed=0)
     timestep = envs.restart()

@@ -95,7 +95,10 @@ def test_ladder_runs_over_all_ranks(world_size: int) -> None:
     parts = [layout.ladder() for layout in layouts(config, 8, world_size)]
     joined = [epsilon for part in parts for epsilon in part or []]
     assert joined == [0.4 ** (1 + 7 * i / 15) for i in range(16)], "Horgan et al. 2018, section 4.1"
+    told = [layout.mean_epsilon(step) for layout in layouts(config, 8, world_size) for step in (1, 9_000)]
+    assert told == pytest.approx([sum(joined) / 16] * len(told)), "what a row tells is what is done"
     assert Layout(Config(), 1, 1, 0).ladder() is None
+    assert Layout(Config(), 1, 1, 0).mean_epsilon(500) == Layout(Config(), 1, 1, 0).epsilon(500)
     assert ladder(0, 1, 0.4, 7) == 0.4
 
 

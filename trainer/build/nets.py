@@ -75,10 +75,12 @@ def torso_kind(config: Config, spec: EnvSpec) -> str:
 def check_torso(config: Config, spec: EnvSpec) -> None:
     """Raise ConfigError if the network's body cannot take the observations."""
     kind = torso_kind(config, spec)
-    smallest = {"nature": 36, "minatar": 3, "impala": 3}.get(kind, 0)
-    if smallest and (len(spec.obs_shape) != 3 or min(spec.obs_shape[1:]) < smallest):
+    sides = {"nature": 36, "minatar": 3, "impala": 3}
+    smallest, image = sides.get(kind, 0), len(spec.obs_shape) == 3
+    if smallest and (not image or min(spec.obs_shape[1:]) < smallest):
         problem = f"needs images of at least {smallest}x{smallest}, {config.env.name} gives {spec.obs_shape}"
-        raise ConfigError("net.torso", kind, problem, "use --net.torso auto or mlp")
+        fit = [name for name, side in sides.items() if image and min(spec.obs_shape[1:]) >= side]
+        raise ConfigError("net.torso", kind, problem, f"use --net.torso {' or '.join([*fit, 'mlp'])}")
     if kind == "impala" and config.net.pool > (side := map_side(min(spec.obs_shape[1:]))):
         problem = f"the last feature map of {config.env.name} has sides of {side}"
         raise ConfigError("net.pool", config.net.pool, problem, f"use {side} or less, or 0 for none")

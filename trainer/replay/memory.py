@@ -198,7 +198,7 @@ class ReplayMemory:
         window = ring.shift(index[:, None], self._ahead)  # [K, F]
         flags = pick(ring.flags, window)
         goes_on = (flags[:, :-1] & STOP == 0) & (flags[:, 1:] & START != 0)
-        valid = torch.cat((torch.ones_like(goes_on[:, :1]), goes_on), 1).cumprod(1).bool()
+        valid = torch.cat((torch.ones_like(flags[:, :1], dtype=torch.bool), goes_on), 1).cumprod(1).bool()
         after = ring.shift(window, 1)
         rows = self.frames.rows(ring, after.flatten())
         obs = rows if self.frames.stack > 1 else pick(ring.frames, rows)

@@ -118,11 +118,11 @@ class PrioritizedSampler(StreamSampler):
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Continue beside a ring that was loaded before."""
+        """Continue beside a ring that was loaded before, from the highest priority of all where replicas differed."""
+        self.highest.copy_(torch.stack([saved["highest"].view(()) for saved in state.values()]).max())
         for i, (shard, generator) in enumerate(self.generators.items()):
             saved = state[str(shard)]
             generator.set_state(saved["generator"])
             self.tree.load(i, saved["priority"])
-            self.highest.copy_(saved["highest"].view(()))
         self._mature.copy_(self.ring.mature)
         self._tail.copy_(self.ring.tail)

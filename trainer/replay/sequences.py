@@ -167,13 +167,13 @@ class SequenceMemory:
         }
 
     def load_state_dict(self, state: State) -> None:
+        self.highest = torch.stack([part["highest"] for part in state.values()]).max().to(self.ring.device)
         for i, (shard, generator) in enumerate(self.generators.items()):
             part = state[str(shard)]
             self.ring.load_state_dict(self._lanes(i), part["ring"])
             self.book.load_state_dict(self._lanes(i), part["book"])
             self.tree.load(i, part["weight"])
             generator.set_state(part["generator"])
-            self.highest = part["highest"].to(self.ring.device)
 
     def _lanes(self, i: int) -> slice:
         return slice(i * self.lanes_per_shard, (i + 1) * self.lanes_per_shard)

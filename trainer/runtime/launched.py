@@ -15,6 +15,7 @@ class Launch:
     world_size: int
     local_world_size: int
     by_torchrun: bool
+    by_agent: bool = False  # torchrun itself, not a launcher of single processes: its ranks see the same GPUs
 
     @classmethod
     def read(cls) -> Launch:
@@ -27,4 +28,5 @@ class Launch:
             world_size=number("WORLD_SIZE", 1),
             local_world_size=number("LOCAL_WORLD_SIZE", 1),
             by_torchrun="RANK" in os.environ and "MASTER_ADDR" in os.environ,
+            by_agent="TORCHELASTIC_RUN_ID" in os.environ,
         )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
+
+from trainer.runtime.machine import memory
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return the memory that new allocations on `device` may take [bytes]."""
+    """Return the memory that new allocations on `device` may take, limits of control groups included [bytes]."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 2**63
+    found = memory()
+    return found.free if found.total else 2**63  # a system that does not say

@@ -21,6 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from trainer.runtime.failure import FailureWatch
 from trainer.runtime.launched import Launch
+from trainer.runtime.machine import usable_cores
 from trainer.runtime.orphan import die_with_parent
 from trainer.runtime.roll_call import roll_call
 
@@ -89,20 +90,20 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"], launch: Launch) -> tor
     gpus = torch.cuda.device_count()
     if wanted == "cuda" and gpus == 0:
         raise ValueError("--runtime.device cuda: no CUDA device is visible; use --runtime.device cpu")
-    one_each = gpus >= launch.local_world_size or (gpus == 1 and launch.world_size > 1 and _shown_one())
+    one_each = gpus >= launch.local_world_size or (gpus == 1 and launch.world_size > 1 and _shown_one(launch))
     if wanted == "cpu" or gpus == 0 or (wanted == "auto" and not one_each):
         return torch.device("cpu")
     return torch.device("cuda", launch.local_rank % gpus)
 
 
-def _shown_one() -> bool:
-    """Return whether the launcher restricts each process to one GPU (as SLURM's --gpus-per-task=1 does)."""
-    return "," not in os.environ.get("CUDA_VISIBLE_DEVICES", ",")
+def _shown_one(launch: Launch) -> bool:
+    """Return whether the launcher restricts each process to a GPU of its own (as SLURM's --gpus-per-task=1 does)."""
+    return not launch.by_agent and "," not in os.environ.get("CUDA_VISIBLE_DEVICES", ",")
 
 
 def cores_per_rank(launch: Launch) -> int:
-    """Return this rank's share of the machine's cores, at least 1."""
-    return max(1, len(os.sched_getaffinity(0)) // launch.local_world_size)
+    """Return this rank's share of the cores that this process may use, at least 1."""
+    return max(1, int(usable_cores()) // launch.local_world_size)
 
 
 @contextmanager
@@ -121,8 +122,8 @@ def process_group(
             roll_call(PrefixStore("roll", store), launch.rank, launch.world_size, facts, timeout)
     else:
         store = HashStore()
-    shared_gpu = device.type == "cuda" and torch.cuda.device_count() < launch.local_world_size and not _shown_one()
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" and not shared_gpu else "gloo"
+    own_gpu = device.type == "cuda" and (torch.cuda.device_count() >= launch.local_world_size or _shown_one(launch))
+    backend = "cpu:gloo,cuda:nccl" if own_gpu else "gloo"
     if backend == "gloo":
         # c10d would keep the last 2,000 exchanges with their stacks, some megabytes that nobody asks gloo for
         os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "0")
