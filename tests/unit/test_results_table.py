@@ -91,7 +91,8 @@ def test_interval_is_a_bootstrap_stratified_by_task(monkeypatch: pytest.MonkeyPa
         drawn = np.stack([rng.choice(scores[:, task], 8) for task in range(3)])
         means.append(interquartile_mean(drawn.flatten().tolist()))
     low, high = np.percentile(means, [2.5, 97.5])
-    assert results_table.interquartile_means({"PQN": scores})["PQN"] == found, "the bootstrap is seeded"
+    np.random.random()
+    assert results_table.interquartile_means({"PQN": scores})["PQN"] == found, "whatever was drawn before"
     assert found.point == pytest.approx(interquartile_mean(scores.flatten().tolist()))
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.03)
 
