@@ -1,4 +1,4 @@
-"""What cannot work, told in one line before anything is submitted."""
+"""Refuse what cannot work, in one line, before anything is submitted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check(job: Job, run: Path, arguments: Sequence[str]) -> None:
     check_ranks(job)
     told = dict(pairwise(arguments))
     stated, stages = told.get("--shards", ""), told.get("--sync.stages", "1")
-    if stages == "1" and stated.isdigit() and int(stated) % job.world_size:  # the trainer tells all else
+    if stages == "1" and stated.isdigit() and int(stated) % job.world_size:  # the trainer reports the rest
         problem = f"cannot be shared by {job.nodes} node(s) x {job.ranks_per_node} rank(s)"
         raise ValueError(f"--shards {stated}: {problem}; use a multiple of {job.world_size}")
     for name in ("--resume", "--log.dir", "--log.name", "--ranks"):
@@ -40,16 +40,16 @@ def check_ranks(job: Job) -> None:
 
 
 def check_folder(flag: str, folder: Path) -> None:
-    """Raise ValueError if `folder` is not there and cannot be made, or cannot be written to."""
+    """Raise ValueError if `folder` is not writable, or does not exist and cannot be created."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not _writable(there):
         raise ValueError(f"{flag} {folder}: cannot write to {there}; choose a folder that all nodes see")
 
 
 def check_runs(job: Job, runs: Iterable[tuple[Path, Sequence[str]]]) -> None:
-    """Raise ValueError for the first run, a folder and its arguments, that the trainer itself refuses on so many ranks.
+    """Raise ValueError for the first run, a folder and its arguments, that the trainer refuses on the job's ranks.
 
-    A login node may lack what the trainer needs; then the batch script asks the same on the node where it begins.
+    A login node may lack what the trainer needs; then the batch script runs the same check on its first node.
     """
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for told in pool.map(lambda run: _refusal_of(job, *run), runs):
@@ -58,7 +58,7 @@ def check_runs(job: Job, runs: Iterable[tuple[Path, Sequence[str]]]) -> None:
 
 
 def refusal(python: str, arguments: Sequence[str], ranks: int) -> str:
-    """Return what the trainer says against a run on so many ranks; empty if it accepts it or cannot be asked here."""
+    """Return the trainer's objection to a run on `ranks` ranks; empty if it accepts it or cannot be asked here."""
     asks = [python, "-m", "trainer", "check", *arguments, "--ranks", str(ranks)]
     try:
         said = subprocess.run(asks, capture_output=True, text=True, timeout=60)

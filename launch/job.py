@@ -1,4 +1,4 @@
-"""What SLURM is asked for, and the batch scripts that ask: text from templates, by pure functions."""
+"""What is requested from SLURM, and the batch scripts that do so: text from templates, by pure functions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ srun_options=({srun})"""
 
 @dataclass(frozen=True)
 class Job:
-    """What SLURM is asked for; text fields that are empty are left to the cluster's defaults."""
+    """What is requested from SLURM; empty text fields are left to the cluster's defaults."""
 
     nodes: int = 1
     gpus_per_node: int = 0
@@ -46,9 +46,9 @@ class Job:
     def train(self, name: str, what: str, log: str, *, after: str = "", array: str = "") -> str:
         """Return the batch script of a run that requeues itself until it is finished.
 
-        what: shell lines that set `run` and `arguments`; after: a line for the end of each life; array: of a job array.
+        what: shell lines that set `run` and `arguments`; after: a line for the end of each life; array: --array.
         """
-        before, task, behind = log.partition("%a")  # which SLURM replaces by the number of a task in an array
+        before, task, behind = log.partition("%a")  # which SLURM replaces with the number of the array task
         options = {"signal": f"B:{self.signal}@{self.warn}", "requeue": None, "open-mode": "append"}
         return _fill(
             "batch.sh",
@@ -98,7 +98,7 @@ class Job:
         return "\n".join(f"#SBATCH --{name}" + ("" if value is None else f"={_quoted(value)}") for name, value in lines)
 
     def _torchrun(self, nodes: str, what: str) -> str:
-        """Return for readers what the script puts together, with names for what only the job knows."""
+        """Return the command that the script builds, for readers, with placeholders for what only the job knows."""
         options = f"--nnodes {nodes} --nproc-per-node {self.ranks_per_node} --max-restarts {self.max_restarts}"
         return f"torchrun {options} --rdzv-endpoint FIRST_NODE:PORT --rdzv-id JOB.LIFE {what}"
 
@@ -114,18 +114,18 @@ class Job:
 
 
 def _fill(template: str, values: dict[str, str]) -> str:
-    """Return the text of a template, and of what it includes, with its marks replaced."""
+    """Return the text of a template and its includes, with their placeholders filled in."""
     parts = {"MEETING": (TEMPLATES / "meeting.sh").read_text().rstrip("\n")} | values
     return re.sub(r"@([A-Z_]+)@", lambda mark: parts[mark[1]], (TEMPLATES / template).read_text())
 
 
 def _quoted(value: str) -> str:
-    """Return the value of an option as sbatch reads it."""
+    """Return the value of an option, quoted for sbatch."""
     return f'"{value}"' if " " in value else value
 
 
 def doublings(most: int) -> list[int]:
-    """Return 1, 2, 4, ... up to `most`, which is always among them."""
+    """Return 1, 2, 4, ... up to `most`, which is always included."""
     counts = [1]
     while counts[-1] * 2 <= most:
         counts.append(counts[-1] * 2)

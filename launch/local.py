@@ -1,6 +1,6 @@
 """`lockstep launch local`: torchrun on this machine, with the settings that make its restarts and signals reliable.
 
-Standard library only: what is started is passed as text, neither torch nor the trainer is imported.
+Standard library only: commands are passed as text, neither torch nor the trainer is imported.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from launch.checks import refusal
 from launch.options import Parser, count, split
 
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"
-"""Without the last two torchrun would die of them and leave its workers behind."""
+"""Without the last two, torchrun would die of them and leave its workers behind."""
 DEFAULT_RANKS = 2  # where there is no GPU
 COMMANDS = ("train", "evaluate")
 _PROC_GPUS = Path("/proc/driver/nvidia/gpus")
 
 
 class Launching(NamedTuple):
-    """A command line, and what its environment needs besides."""
+    """A command line, and the environment variables that it needs."""
 
     command: list[str]
     environment: dict[str, str]
 
     def text(self) -> str:
-        """Return it as a shell would take it."""
+        """Return it as a shell command."""
         settings = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
         return " ".join([*settings, shlex.join(self.command)])
 
@@ -73,15 +73,15 @@ def command(argv: Sequence[str]) -> int:
         print(launching.text())
         return 0
     trained = arguments[1:] if arguments[0] == "train" else arguments
-    # under torchrun every rank would tell a mistake, and torchrun's own report would follow
+    # under torchrun every rank would report a mistake, followed by torchrun's own report
     if arguments[0] != "evaluate" and (told := refusal(sys.executable, trained, ranks)):
         raise ValueError(told)
-    # what the user has set stands
+    # what the user has set wins
     os.execve(launching.command[0], launching.command, launching.environment | dict(os.environ))
 
 
 def count_gpus(environment: Mapping[str, str]) -> int:
-    """Return how many GPUs a process started here would see, asked of the driver."""
+    """Return how many GPUs a process started here would see, according to the driver."""
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         named = [name.strip() for name in visible.split(",")]
@@ -104,14 +104,14 @@ def _handles_signals() -> bool:
 
 
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return our own options, and what stands behind `--`."""
+    """Return our own options, and the arguments after `--`."""
     parser = Parser(
         prog="lockstep launch local",
         usage="%(prog)s [--ranks N] [--max-restarts K] [--dry-run] -- PRESET [--section.field VALUE ...]",
         description="Train with torchrun on this machine; `-- evaluate RUN` evaluates.",
         allow_abbrev=False,
     )
-    # as text: argparse's complaint about a number names neither its range nor a remedy
+    # as text: argparse's error for a number names neither its range nor a remedy
     parser.add_argument("--ranks", metavar="N", help=f"processes; default: one a GPU, {DEFAULT_RANKS} without GPUs")
     parser.add_argument("--max-restarts", metavar="K", default="0", help="how often failed ranks start anew; default 0")
     parser.add_argument("--dry-run", action="store_true", help="print the command line only")

@@ -1,4 +1,4 @@
-"""What the launchers share: options of their own in front of `--`, the trainer's behind it, complaints in one line."""
+"""What the launchers share: their own options before `--`, the trainer's after it, errors in one line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaint is an exception."""
+    """A parser that raises its errors as ValueError."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message}; see `{self.prog} --help`")
@@ -18,7 +18,7 @@ class Parser(argparse.ArgumentParser):
 def split(
     parser: argparse.ArgumentParser, argv: Sequence[str], name: str, *, needs: bool = True
 ) -> tuple[argparse.Namespace, list[str]]:
-    """Return our own options, and what stands behind `--`. Raises ValueError for what is unknown or missing."""
+    """Return our own options, and the arguments after `--`. Raises ValueError for what is unknown or missing."""
     end = argv.index("--") if "--" in argv else len(argv)
     own, strange = parser.parse_known_args(argv[:end])
     if strange:
@@ -39,7 +39,7 @@ def count(flag: str, text: str, least: int) -> int:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Return a remedy for a name that is not known."""
+    """Return a remedy for an unknown name."""
     names = list(known)
     near = difflib.get_close_matches(name, names, 1)
     return f"did you mean {near[0]}?" if near else f"use {' or '.join(names)}"

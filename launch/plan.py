@@ -1,6 +1,6 @@
 """`lockstep plan`: what a run on a cluster will do and cost, before the time is bought. Standard library only.
 
-What the run asks for comes as plain values from `ask` and `count`, and the report goes to `show`: the trainer's part.
+The trainer supplies what the run asks for as plain values (`ask`, `count_run`), and `show`s the report.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def command(
 ) -> int:
     """Run `lockstep plan`. Raises ValueError for bad input.
 
-    ask: what the arguments behind our own options mean on so many ranks (needs no torch); count_run: how much is in the
-    run (does).
+    ask: what the arguments after our own options mean on that many ranks (needs no torch); count_run: the counts of the
+    run (needs it).
     """
     own, arguments = parser().parse_known_args(argv)
     cluster = find_cluster(own.profile, own.price)
@@ -83,6 +83,6 @@ def find_cluster(name: str, price: str | None = None) -> Cluster:
 
 @cache
 def counted() -> dict[str, Facts]:
-    """Return what has been counted: the fields that make a network and its losses -> counts."""
+    """Return the stored counts: the fields that define a network and its losses -> counts."""
     found: dict[str, Facts] = json.loads(COUNTED.read_text(encoding="utf-8"))
     return found

@@ -1,4 +1,4 @@
-"""Speaking to SLURM: sbatch, scontrol and squeue; accounting (sacct) may be switched off and is not asked."""
+"""Talk to SLURM through sbatch, scontrol and squeue; accounting (sacct) may be switched off and is not used."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def submit(text: str, path: Path) -> str:
 
 
 def queued() -> dict[str, tuple[str, str]]:
-    """Return what squeue knows: job -> (state, nodes or the reason why it waits); empty where there is no SLURM."""
+    """Return what squeue knows: job -> (state, nodes or the reason for waiting); empty without SLURM."""
     lines = [line.split("|") for line in ask("squeue", "-h", "-r", "-o", "%i|%T|%N|%r").splitlines()]
     return {job: (state.lower(), nodes or reason) for job, state, nodes, reason in lines}
 
 
 def ask(*command: str) -> str:
-    """Return what a SLURM command prints; empty where it fails."""
+    """Return what a SLURM command prints; empty if it fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):

@@ -45,13 +45,13 @@ def single(run: Path, arguments: Sequence[str]) -> str:
 
 
 def default_name(arguments: Sequence[str]) -> str:
-    """Return what a run is called that has no name: its preset, and its seed where one is stated."""
+    """Return the default name of a run: its preset, and its seed if one is stated."""
     seed = dict(pairwise(arguments)).get("--seed")
     return Path(arguments[0]).stem + (f"-s{seed}" if seed else "")
 
 
 def parser(prog: str, usage: str) -> Parser:
-    """Return a parser of what SLURM is asked for."""
+    """Return a parser for what is requested from SLURM."""
     made = Parser(prog=prog, usage=usage, allow_abbrev=False)
     default = Job()
     add = made.add_argument
@@ -76,7 +76,7 @@ def parser(prog: str, usage: str) -> Parser:
 
 
 def job_of(own: argparse.Namespace) -> Job:
-    """Return the job that the options and the site file state; fills own.runs."""
+    """Return the job described by the options and the site file; fills own.runs."""
     site = own.site or next((path for path in SITE if Path(path).is_file()), "")
     if site and not Path(site).is_file():
         raise ValueError(f"--site {site}: no such file; copy slurm/cluster.env.example")
@@ -102,7 +102,7 @@ def job_of(own: argparse.Namespace) -> Job:
 
 
 def read_site(path: Path) -> dict[str, str]:
-    """Return the LOCKSTEP_ settings of a site file, by lower-case name; its other lines are for the nodes alone."""
+    """Return the LOCKSTEP_ settings of a site file, by lower-case name; its other lines are for the nodes only."""
     found = {}
     for line in path.read_text().splitlines():
         words = shlex.split(line, comments=True)

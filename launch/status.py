@@ -16,12 +16,12 @@ from launch.scheduler import queued
 
 HEADER = ("run", "state", "job", "where", "env steps", "done", "return", "evaluation", "ETA", "note")
 _TAIL = 65_536  # bytes of metrics.jsonl that hold its last rows
-_SILENT = 600.0  # s without a new row, behind which a run that no scheduler knows is called silent
+_SILENT = 600.0  # s without a new row, after which a run without a SLURM job is called silent
 
 
 @dataclass(frozen=True)
 class RunState:
-    """One run folder, as it stands."""
+    """The current state of one run folder."""
 
     name: str
     state: str  # new | pending | running | silent | lost | stopped | failed | finished
@@ -51,7 +51,7 @@ def command(argv: Sequence[str]) -> int:
 
 
 def find(folder: Path) -> list[Path]:
-    """Return the run folders in `folder`: itself, those directly in it, and those that its task file announces."""
+    """Return the run folders in `folder`: itself, those directly in it, and those that its task file lists."""
     if _is_run(folder):
         return [folder]
     tasks = folder / "tasks.txt"
@@ -65,7 +65,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def read(run: Path) -> RunState:
-    """Return what a run folder says of itself; half-written and missing files count as not there."""
+    """Return what a run folder says about itself; half-written files count as missing."""
     status, results = _json(run / "status.json"), _json(run / "results.json")
     rows = _last_rows(run / "metrics.jsonl")
     last: dict[str, Any] = {}
@@ -95,7 +95,7 @@ def read(run: Path) -> RunState:
 
 
 def placed(run: RunState, jobs: dict[str, tuple[str, str]]) -> RunState:
-    """Return a run with where its job is; one that says it runs while its job is gone is lost."""
+    """Return a run with the location of its job; one that claims to run but whose job is gone is lost."""
     if not run.job or run.state in ("finished", "failed"):
         return run
     if run.job not in jobs:
@@ -129,7 +129,7 @@ def _cells(run: RunState) -> tuple[str, ...]:
 
 
 def _line(path: Path) -> str:
-    """Return what the batch script left in a file; empty where it is not there."""
+    """Return what the batch script left in a file; empty if there is none."""
     try:
         return path.read_text().strip()
     except OSError:

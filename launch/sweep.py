@@ -1,6 +1,6 @@
 """`lockstep launch sweep`: one run per point of a grid, as a SLURM job array or a few at a time on this machine.
 
-The points stand in a plain text file, one line a task: the name of its run folder, then its arguments. Submitting the
+The points are in a plain text file, one line per task: the name of its run folder, then its arguments. Submitting the
 same sweep again runs what is not finished. Standard library only.
 """
 
@@ -85,7 +85,7 @@ def expand(grid: Sequence[str]) -> list[dict[str, str]]:
 
 
 def spans(numbers: Sequence[int]) -> str:
-    """Return rising numbers as sbatch --array takes them: 1-3,7."""
+    """Return ascending numbers in the syntax of sbatch --array: 1-3,7."""
     groups: list[list[int]] = []
     for number in numbers:
         if groups and number == groups[-1][-1] + 1:
@@ -106,7 +106,7 @@ def flags(point: dict[str, str]) -> list[str]:
 
 
 def of_array(folder: Path, arguments: Sequence[str]) -> str:
-    """Return the shell lines by which a job of the array finds its task."""
+    """Return the shell lines that find the task of an array job."""
     tasks = shlex.quote(str(folder / TASKS))
     return (
         f'eval "task=($(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {tasks}))"   # its run folder, then its arguments\n'
@@ -116,13 +116,13 @@ def of_array(folder: Path, arguments: Sequence[str]) -> str:
 
 
 def summary(folder: Path) -> str:
-    """Return the shell line by which every task that ends brings the summary up to date."""
+    """Return the shell line with which every task updates the summary when it ends."""
     out = shlex.quote(str(folder / "summary.txt"))
     return f'"$python" -m launch status {shlex.quote(str(folder))} > {out}.$$ && mv {out}.$$ {out}'
 
 
 def _write_tasks(folder: Path, tasks: Sequence[str]) -> None:
-    """Write the task file, or check that it is that of this sweep: array numbers are its line numbers."""
+    """Write the task file, or check that it belongs to this sweep: array numbers are its line numbers."""
     path = folder / TASKS
     text = "".join(f"{task}\n" for task in tasks)
     if path.exists() and path.read_text() != text:

@@ -1,4 +1,4 @@
-"""`lockstep COMMAND ...`, or `python -m trainer ...` alone or under torchrun: parse, and hand over to the command."""
+"""Entry point of `lockstep COMMAND ...` or `python -m trainer ...`, alone or under torchrun: dispatch the command."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ EXIT_BAD_INPUT = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; bad input is one line on stderr and status 2."""
+    """Run one command; on bad input, print one line to stderr and return 2."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if Launch.read().by_torchrun:
-        die_with_parent(signal.SIGKILL)  # nothing is worth saving yet; a run that has begun is asked to stop instead
+        die_with_parent(signal.SIGKILL)  # nothing to save yet; once a run has started, it is asked to stop instead
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0 if arguments else EXIT_BAD_INPUT
@@ -85,7 +85,7 @@ def _run(name: str, rest: list[str]) -> int:
     from trainer.cli import parse_train
     from trainer.commands.check import check_early
 
-    request = parse_train(rest)  # before torch is imported: a mistake is answered at once
+    request = parse_train(rest)  # before torch is imported, so that mistakes are reported at once
     check_early(request, Launch.read())
     from trainer.commands.train import command as train
 
@@ -93,7 +93,7 @@ def _run(name: str, rest: list[str]) -> int:
 
 
 def _refuse(error: ValueError) -> int:
-    """Print one line, once for all ranks."""
+    """Print one line, on rank 0 only."""
     if Launch.read().rank == 0:
         print(f"lockstep: {' '.join(str(error).split())}", file=sys.stderr)
     return EXIT_BAD_INPUT

@@ -1,4 +1,4 @@
-"""What a random player and a professional tester score on the 57 Atari games, and scores relative to both."""
+"""Scores of a random player and a professional tester on the 57 Atari games, and scores normalised by both."""
 
 from __future__ import annotations
 
@@ -63,17 +63,17 @@ RANDOM_AND_HUMAN: dict[str, tuple[float, float]] = {
     "YarsRevenge": (3092.9, 54576.9),
     "Zaxxon": (32.5, 9173.3),
 }
-"""Game, as ALE names it: mean return of a random and of a human player (Wang et al. 2016, the values that
-dqn_zoo uses). Both began after 1 to 30 no-ops and played at most 108 000 frames."""
+"""Game, as ALE names it -> mean returns of a random and a human player (Wang et al. 2016, the values that dqn_zoo
+uses). Both started after 1 to 30 no-ops and played at most 108 000 frames."""
 
 
 def game_of(env_id: str) -> str | None:
-    """Return the game of an environment id, if it is one of the 57: ALE/Pong-v5 is Pong."""
+    """Return the game of an environment id if it is one of the 57, e.g. Pong for ALE/Pong-v5."""
     game = env_id.removeprefix(_NAMESPACE).rsplit("-v", 1)[0]
     return game if env_id.startswith(_NAMESPACE) and game in RANDOM_AND_HUMAN else None
 
 
 def human_normalized(game: str, score: float) -> float:
-    """Return a mean return on the scale on which the random player has 0 and the human 1. Raises KeyError."""
+    """Return the human-normalised score: 0 for the random player, 1 for the human. Raises KeyError."""
     random, human = RANDOM_AND_HUMAN[game]
     return (score - random) / (human - random)

@@ -1,7 +1,7 @@
 """The command line: PRESET and --section.field VALUE become a Config, other flags a dataclass. Never imports torch.
 
-tyro reads types, defaults and help texts off the dataclasses; what is added here is that a mistake is answered in one
-line that names the field, the value and the remedy.
+tyro reads types, defaults and help texts off the dataclasses; this module adds one-line errors that name the field, the
+value and the remedy.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from trainer.presets import PRESETS
 USAGE = "lockstep train PRESET [--section.field VALUE ...] [--resume RUN|auto] [--ranks N]"
 
 AUTO = "auto"
-"""Value of --resume: the run that --log.dir and --log.name say, if there is one."""
+"""Value of --resume: the run named by --log.dir and --log.name, if it exists."""
 
 MAY_CHANGE = ("total_env_steps", "log.", "checkpoint.", "eval.", "sync.", "runtime.device", "runtime.threads")
 MAY_CHANGE_RUNTIME = ("runtime.compile", "runtime.timeout", "runtime.save_timeout", "runtime.poll_every")
 MAY_CHANGE_DATA = ("env.threads", "env.timeout", "env.max_restarts", "teacher.runs", "demos.path")
 MAY_CHANGE_TOO = (*MAY_CHANGE_RUNTIME, *MAY_CHANGE_DATA, "optim.max_skipped")
-"""Fields (or sections) that a resumed run may change: they do not alter what was computed so far."""
+"""Fields (or sections) that a resumed run may change: they do not affect what was computed so far."""
 
 _T = TypeVar("_T")
 
@@ -42,11 +42,11 @@ class Request(NamedTuple):
     config: Config
     resume: Path | None
     ranks: int | None
-    auto: bool = False  # --resume auto: a run folder without a checkpoint is begun, not refused
+    auto: bool = False  # --resume auto: start a run whose folder has no checkpoint, do not refuse it
 
 
 def parse_train(argv: Sequence[str]) -> Request:
-    """Turn the arguments behind `train` into a request; ValueError, in one line, where that cannot be done."""
+    """Turn the arguments after `train` into a request. Raises ValueError, in one line, if they are wrong."""
     rest = list(argv)
     resume = take(rest, "--resume")
     if resume == AUTO:
@@ -81,7 +81,7 @@ def parse_train(argv: Sequence[str]) -> Request:
 
 
 def _parse_auto(rest: list[str]) -> Request:
-    """Parse `--resume auto`: go on with the run of this name if there is one, else begin it; for restarts by others."""
+    """Parse `--resume auto`: continue the run of this name if it exists, else start it; for automatic restarts."""
     fresh = parse_train(rest)
     if not fresh.config.log.name:
         raise ValueError("--resume auto: which run is not said; name it with --log.name NAME")
@@ -92,7 +92,7 @@ def _parse_auto(rest: list[str]) -> Request:
 
 
 def parse_options(cls: type[_T], argv: Sequence[str], command: str) -> _T:
-    """Turn the arguments behind `lockstep COMMAND` into its dataclass; ValueError, in one line, if they are wrong."""
+    """Turn the arguments after `lockstep COMMAND` into its dataclass. Raises ValueError, in one line, if wrong."""
     fields: Any = cls
     _check_names(argv, [f.name for f in dataclasses.fields(fields)])
     return ask(cls, argv, f"lockstep {command}", cls.__doc__ or "", more=f"lockstep {command} --help")
@@ -108,7 +108,7 @@ def find_preset(name: str) -> Config:
 
 
 def read_config(path: Path, asked: str) -> Config:
-    """Read a config that `Config.to_dict` wrote; ValueError in one line, beginning with what the user `asked` for."""
+    """Read a config that `Config.to_dict` wrote. Raises ValueError, in one line starting with `asked`, the request."""
     if not path.is_file():
         raise ValueError(f"{asked}: no config.json found there; name a run folder, as printed when the run began")
     try:
@@ -125,7 +125,7 @@ def changes(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
 
 
 def ask(cls: type[_T], argv: Sequence[str], prog: str, description: str, *, more: str, default: _T | None = None) -> _T:
-    """Fill a dataclass from arguments. `more` is the command that tells more; ValueError in one line."""
+    """Fill a dataclass from arguments. Raises ValueError in one line that refers to `more`, a help command."""
     said = io.StringIO()
     options: dict[str, Any] = {} if default is None else {"default": default}
     try:
@@ -141,13 +141,13 @@ def ask(cls: type[_T], argv: Sequence[str], prog: str, description: str, *, more
             )
             return filled
     except SystemExit as stop:
-        if stop.code == 0:  # --help, which went to stdout
+        if stop.code == 0:  # --help, already printed
             raise
         raise ValueError(_one_line(said.getvalue(), more)) from None
 
 
 def _check_names(arguments: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse unknown fields before tyro does: its answer is a box, and does not know sections."""
+    """Refuse unknown fields before tyro does: its error is a box and ignores sections."""
     for argument in arguments:
         if argument.startswith("--"):
             name = argument[2:].split("=")[0].replace("-", "_")
@@ -186,7 +186,7 @@ def _nearest(name: str, known: Any, prefix: str = "") -> str:
 
 
 def _some(presets: Iterable[str], count: int = 8) -> str:
-    """Return the first presets, and how to see the others."""
+    """Return the first presets and how to list the rest."""
     names = list(presets)
     return f"{', '.join(names[:count])}, ... (`lockstep presets` lists all {len(names)})"
 
@@ -206,7 +206,7 @@ def _one_line(box: str, more: str) -> str:
 
 
 def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the fields of a config, as `to_dict` gives them, by their dotted names."""
+    """Return the fields of a config, given as by `to_dict`, by dotted name."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, dict):
@@ -217,7 +217,7 @@ def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _from_dict(cls: Any, values: Any, prefix: str = "") -> Any:
-    """Rebuild nested dataclasses; a field that this version does not know is refused, a missing one has its default."""
+    """Rebuild nested dataclasses; refuse unknown fields, fill missing ones with their defaults."""
     if not isinstance(values, dict):
         raise ValueError(f"{prefix.removesuffix('.') or 'it'} is {values!r}, not an object of fields")
     fields = {f.name: f for f in dataclasses.fields(cls)}
@@ -238,7 +238,7 @@ def _from_dict(cls: Any, values: Any, prefix: str = "") -> Any:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a JSON value may stand in a field of this type."""
+    """Whether a JSON value is valid for a field of this type."""
     kind, inner = get_origin(hint), get_args(hint)
     if kind is Literal:
         return value in inner

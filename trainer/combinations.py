@@ -1,4 +1,4 @@
-"""Parts of a config that make no sense together, each refused with reason and remedy. Never imports torch."""
+"""Config values that make no sense together, each refused with reason and remedy. Never imports torch."""
 
 from __future__ import annotations
 

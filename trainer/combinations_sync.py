@@ -1,4 +1,4 @@
-"""Ways to keep replicas together that make no sense with each other, or with so many ranks. Never imports torch."""
+"""Sync settings that make no sense with each other, or with this many ranks. Never imports torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def check_sync(config: Config, world_size: int) -> None:
 
 
 def replicas(config: Config, world_size: int) -> int:
-    """Return how many replicas of the network so many ranks have. Raises ConfigError if they cannot be shared out."""
+    """Return how many replicas of the network `world_size` ranks hold. Raises ConfigError if they do not divide."""
     stages = config.sync.stages
     if stages < 1:
         raise ConfigError("sync.stages", stages, "out of range", "choose a value in [1, inf)")
@@ -25,7 +25,7 @@ def replicas(config: Config, world_size: int) -> int:
 
 
 def check_stages(config: Config, count: int) -> None:
-    """Raise ConfigError for the first part of `config` that does not go with stages, of `count` replicas."""
+    """Raise ConfigError for the first part of `config` that does not work with stages; count: of replicas."""
     sync, net, optim, dtype = config.sync, config.net, config.optim, config.runtime.dtype
     if sync.stages == 1:
         if sync.microbatches != 1:

@@ -1,4 +1,4 @@
-"""Which runs have updates that can be one compiled graph, from the config alone. Never imports torch."""
+"""Which runs can compile an update into one graph, from the config alone. Never imports torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from trainer.config import Config, ConfigError
 
 
 def obstacle(config: Config) -> tuple[str, object, str] | None:
-    """Return the field, its value and what is the matter, where an update of this run is not one graph."""
+    """Return field, value and problem if an update of this run cannot be one graph, else None."""
     sync = config.sync
     for name, value, plain, problem in (
         ("net.lstm", config.net.lstm, 0, "an LSTM is unrolled step by step"),
@@ -21,7 +21,7 @@ def obstacle(config: Config) -> tuple[str, object, str] | None:
 
 
 def check_compile(config: Config) -> None:
-    """Raise ConfigError if the run is to be compiled at all costs and cannot be."""
+    """Raise ConfigError if compilation is required (`runtime.compile` True) but impossible."""
     if config.runtime.compile is True and (found := obstacle(config)) is not None:
         name, value, problem = found
         remedy = "use --runtime.compile False or auto"

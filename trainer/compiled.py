@@ -1,8 +1,8 @@
 """The gradient of a loss as one compiled graph: targets, loss and backward pass, from flat weights to a flat gradient.
 
-The graph is traced once for each shape of batch, as a pure function of tensors: the weights of both networks, the
-rates, the random numbers that the loss asks for, and the batch. No Python runs between its operations, and random
-numbers are drawn in front of it, the same ones as without a graph.
+The graph is traced once per batch shape, as a pure function of tensors: the weights of both networks, the rates, the
+random numbers that the loss asks for, and the batch. No Python runs between its operations, and the random numbers are
+drawn before it runs, the same ones as without a graph.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ class Flat(Protocol):
 
 
 class Graph(NamedTuple):
-    """The compiled function for batches of one shape, and what its arguments and results are."""
+    """The compiled function for batches of one shape, and what describes its arguments and results."""
 
     run: Function
     asked: list[Ask]
     metrics: tuple[str, ...]
-    weighed: bool  # whether the samples' weights depend on the batches of all ranks
+    weighed: bool  # whether sample weights depend on the batches of all ranks
 
 
 class CompiledGradient:
-    """A `learner.Differentiate` by graphs, one for each shape of batch, made at the latest when the first of it comes.
+    """A `learner.Differentiate` of compiled graphs, one per batch shape, made when its first batch comes or before.
 
     net, target_net: the raw networks, whose parameters are views of `online` and `target`; tape: what `loss` draws
-    from; refused: is told where no graph can be made; if it returns, batches of that shape are left to others.
+    from; refused: called with the error if compilation fails; if it returns, batches of that shape are declined.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class CompiledGradient:
         self.online, self.target, self.tape = online, target, tape
         self.compiler, self.refused = compiler, refused
         trained = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
-        # what a forward pass moves itself, and no gradient: power iteration
+        # changed by the forward pass itself, not by gradients: power iteration
         self._moved = [(name, begin, end) for name, begin, end in online.names if name not in trained]
         self._rates, self._at = _on_device(Rates(), online), Rates()
         self._graphs: dict[Any, Graph | None] = {}
@@ -80,7 +80,7 @@ class CompiledGradient:
         return self._found(graph, out, rates.beta)
 
     def prepare(self, batch: Batch | Sequences) -> Graph | None:
-        """Return the graph for batches like this one, whose values do not matter; None where there is none."""
+        """Return the graph for batches like this one (values do not matter); None if there is none."""
         return self._graph(batch, tensors(batch))
 
     def _graph(self, batch: Batch | Sequences, fields: Sequence[Tensor | None]) -> Graph | None:
@@ -93,7 +93,7 @@ class CompiledGradient:
         return [self.online.data.data, self.target.data.data, self.online.grad, self._rates]
 
     def _found(self, graph: Graph, out: Sequence[Tensor], beta: float) -> Found:
-        """Take apart what a graph returned; where weights depend on all ranks, meet them."""
+        """Unpack the results of a graph; if sample weights depend on all ranks, exchange with them."""
         loss, priority, mine, *rest = out
         metrics = dict(zip(graph.metrics, rest, strict=False))
         for (_, begin, end), value in zip(self._moved, rest[len(metrics) :], strict=True):
@@ -111,16 +111,16 @@ class CompiledGradient:
                 out = self.loss(self.net, self.target_net, batch, Rates())
             weighed = batch.probability is not None or out.terms is not None
             function = self._pure(batch, asked, weighed)
-            # apart for the tracer, where a batch names one tensor twice: a rollout's has no other next observation
+            # distinct for the tracer if a batch holds one tensor twice: in a rollout's, next_obs is obs
             given = [field.detach() for field in tensors(batch) if field is not None]
             run = self.compiler(function, [*self._buffers(), *map(self.tape.blank, asked), *given])
-        except Exception as error:  # whatever a tracer or a compiler of C++ may say
+        except Exception as error:  # whatever a tracer or a C++ compiler may raise
             self.refused(error)
             return None
         return Graph(run, asked, tuple(out.metrics), weighed)
 
     def _pure(self, batch: Batch | Sequences, asked: Sequence[Ask], weighed: bool) -> Function:
-        """Return the update of batches like this one, up to its gradient, as a function of tensors alone."""
+        """Return the update for batches like this one, up to its gradient, as a pure function of tensors."""
         whole = _Whole(self.net, self.target_net, self.loss)
 
         def differentiate(
@@ -149,7 +149,7 @@ class CompiledGradient:
 
 
 class _Whole(nn.Module):
-    """Both networks and the loss as one module, so that `functional_call` can exchange all parameters."""
+    """Both networks and the loss as one module, so that `functional_call` can replace all parameters."""
 
     def __init__(self, net: nn.Module, target_net: nn.Module, loss: Loss) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ class _Whole(nn.Module):
 
 
 def tensors(batch: Batch | Sequences) -> list[Tensor | None]:
-    """Return what a batch consists of, in the order of its `map`."""
+    """Return the fields of a batch, in the order of its `map`."""
     fields: Any = batch
     if isinstance(batch, Batch) and batch.future is not None:
         return [*fields[:-1], *batch.future]
@@ -168,14 +168,14 @@ def tensors(batch: Batch | Sequences) -> list[Tensor | None]:
 
 
 def views(flat: Flat, weights: Tensor, prefix: str) -> dict[str, Tensor]:
-    """Return the parameters within a flat buffer, differentiably and in one operation."""
+    """Return the parameters as views of a flat buffer, differentiably and in one operation."""
     parts = torch.split(weights, [end - begin for _, begin, end in flat.names])
     pairs = zip(flat.names, flat.shapes, parts, strict=True)
     return {prefix + name: part.view(shape) for (name, _, _), shape, part in pairs}
 
 
 def correction(mine: Tensor, everyone: Tensor, beta: float) -> Tensor:
-    """Return what this rank's gradient, weighted by its own least P(i) and terms, lacks to that weighted by all's, [].
+    """Return the factor, [], from a gradient weighted by this rank's least P(i) and terms to one weighted by all's.
 
     mine: [3] as `learner.measured` has it; everyone: [ranks, 3].
     """
@@ -184,7 +184,7 @@ def correction(mine: Tensor, everyone: Tensor, beta: float) -> Tensor:
 
 
 def _on_device(rates: Rates, flat: Flat) -> Tensor:
-    """Return what losses are told of the rates, [3], so that a graph takes it as an argument; waits for nothing."""
+    """Return the rates that losses use, [3], as a tensor argument for a graph; does not wait for the device."""
     told, device = (rates.epsilon, rates.beta, rates.teaching), flat.data.device
     if device.type == "cpu":
         return torch.tensor(told, dtype=torch.float64)

@@ -16,17 +16,17 @@ from trainer.types import Choice, Compiler, Function, Rates, Timestep
 
 
 class Graph(NamedTuple):
-    """The compiled function, and what the network draws on the way."""
+    """The compiled function, and the random numbers that the network draws."""
 
     run: Function
     asked: list[Ask]
 
 
 class CompiledActor(Actor):
-    """Greedy by a network without memory, but for a random action with probability epsilon.
+    """Epsilon-greedy actions of a network without memory.
 
-    flat: the buffer of which the network's parameters are views; tape: what it draws from; obs: [N, *] observations
-    like those to come; refused: is told where there is no graph; if it returns, the actor acts operation by operation.
+    flat: the buffer of the network's parameters; tape: what it draws from; obs: [N, *] example observations;
+    refused: called with the error if compilation fails; if it returns, the actor acts operation by operation.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class CompiledActor(Actor):
         self._epsilon, self._at = torch.zeros((), dtype=torch.float64, device=chooser.device), 0.0
         try:
             self._graph: Graph | None = self._make(obs.to(chooser.device).contiguous(), compiler)
-        except Exception as error:  # whatever a tracer or a compiler of C++ may say
+        except Exception as error:  # whatever a tracer or a C++ compiler may raise
             self._graph = None
             refused(error)
 
@@ -56,7 +56,7 @@ class CompiledActor(Actor):
             return super().act(timestep, rates)
         run, asked = self._graph
         obs = timestep.obs.to(self.greedy.device).contiguous()
-        drawn = self.tape.draw(asked)  # in front of the explorer's, as without a graph
+        drawn = self.tape.draw(asked)  # before the explorer's, as without a graph
         if rates.epsilon != self._at:
             self._at = rates.epsilon
             self._epsilon.fill_(self._at)

@@ -1,4 +1,4 @@
-"""Playing whole episodes, and the numbers that describe them."""
+"""Play whole episodes and summarise them."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def play(
     max_steps: int,
     note: Callable[[], object] = lambda: None,
 ) -> list[Episode]:
-    """Play until every environment (global index, in the order of `envs`) finished its quota of episodes; return those.
+    """Play until every environment (global index, in the order of `envs`) has finished its quota; return the episodes.
 
-    A fixed number per environment: taking whichever end first would favour short episodes. An environment that is
-    still in one episode after `max_steps` counts it as it stands and plays no further. note: is called at every step.
+    The number per environment is fixed: taking whichever end first would favour short episodes. An environment
+    still in one episode after `max_steps` counts it as it stands and plays no further. note: called at every step.
     """
     left = dict(quota)
     played: list[Episode] = []
@@ -63,8 +63,8 @@ def play(
 def quotas(episodes: int, num_envs: int, per_shard: int | None = None) -> dict[int, int]:
     """Return how many of `episodes` each of `num_envs` environments plays.
 
-    per_shard: deal them out by turns to shards of so many environments, so that tasks, which are placed by shard, play
-    equally often (but for one episode).
+    per_shard: deal them out in turn to shards of this many environments, so that tasks, which are assigned by shard,
+    play equally often (within one episode).
     """
     each = per_shard or num_envs
     turn = {env: env % each * (num_envs // each) + env // each for env in range(num_envs)}
@@ -72,7 +72,7 @@ def quotas(episodes: int, num_envs: int, per_shard: int | None = None) -> dict[i
 
 
 def by_task(played: Sequence[Episode], tasks: Sequence[str], per_shard: int) -> dict[str, list[Episode]]:
-    """Share out episodes by the task of their environment: shard s, of `per_shard` environments, plays s % tasks."""
+    """Group episodes by task: shard s, of `per_shard` environments, plays task s % len(tasks)."""
     return {
         task: [episode for episode in played if episode.env // per_shard % len(tasks) == i]
         for i, task in enumerate(tasks)
@@ -80,7 +80,7 @@ def by_task(played: Sequence[Episode], tasks: Sequence[str], per_shard: int) -> 
 
 
 def interquartile_mean(values: Sequence[float]) -> float:
-    """Return the mean of the middle half, quarters cut fractionally (Agarwal et al. 2021)."""
+    """Return the mean of the middle half, with fractional weights at its ends (Agarwal et al. 2021)."""
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     count = len(ordered)
     position = np.arange(count)

@@ -1,7 +1,7 @@
-"""A Q-network as a file for others: weights alone (safetensors), or weights and computation (TorchScript, ONNX).
+"""Export a Q-network: weights alone (safetensors), or weights and computation (TorchScript, ONNX).
 
-Whatever is written is read back and compared with the network it came from. Knows no environment and no run: the
-network, observations to try it on and the facts to store besides are handed in.
+Whatever is written is read back and compared with the network. Knows no environment and no run: the network,
+observations to test it on and the metadata to store are passed in.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 TOLERANCE = 1e-4
-"""Largest difference to the eager network, as a share of its largest value, or of 1 if that is smaller."""
+"""Largest difference from the eager network, relative to its largest value, or to 1 if that is smaller."""
 SUFFIXES = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
 
 Compute = Callable[[Tensor], Tensor]
 
 
 class ExportError(RuntimeError):
-    """What was written does not compute what the network computes."""
+    """The exported file does not compute what the network computes."""
 
 
 class QValues(nn.Module):
-    """obs [B, *] -> q [B, A]: a Q-network whose answer is one tensor."""
+    """obs [B, *] -> q [B, A]: a Q-network that returns one tensor."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -45,10 +45,10 @@ class QValues(nn.Module):
 
 
 def export(kind: str, net: nn.Module, batches: Sequence[Tensor], path: Path, about: Mapping[str, str]) -> float:
-    """Write `net`, which is on the CPU, to `path` and return its largest difference to what was written.
+    """Write `net`, which is on the CPU, to `path` and return its largest difference from what was written.
 
-    batches: observations [B, *] of different B, of which the first has B > 1; about: stored in the file besides.
-    Nothing is left at `path` unless the comparison succeeds.
+    batches: observations [B, *] of different B, the first with B > 1; about: metadata to store in the file.
+    Nothing is written to `path` unless the comparison succeeds.
 
     Raises:
         ValueError: a package is missing.
@@ -67,7 +67,7 @@ def export(kind: str, net: nn.Module, batches: Sequence[Tensor], path: Path, abo
 
 
 def random_batches(shape: Sequence[int], dtype: torch.dtype, sizes: Sequence[int] = (3, 1, 16)) -> list[Tensor]:
-    """Return batches of random observations: all values of uint8 and bool, a normal distribution otherwise."""
+    """Return random observations: uniform over all values of uint8 and bool, standard normal otherwise."""
     random = torch.Generator().manual_seed(0)
     if dtype.is_floating_point:
         return [torch.randn(size, *shape, generator=random, dtype=dtype) for size in sizes]
@@ -82,13 +82,13 @@ def _difference(net: nn.Module, compute: Compute, obs: Tensor) -> float:
         raise ExportError(f"q has shape {tuple(found.shape)} instead of {tuple(expected.shape)}")
     error = (found - expected).abs().max().item()
     limit = TOLERANCE * max(1.0, expected.abs().max().item())
-    if not error <= limit:  # a NaN is no agreement
+    if not error <= limit:  # NaN is not agreement
         raise ExportError(f"q differs by {error:.1e} from that of the network, more than {limit:.1e}")
     return error
 
 
 def _safetensors(net: nn.Module, obs: Tensor, path: Path, about: dict[str, str]) -> Compute:
-    # by way of bytes: save_file's own file would be readable by its owner alone
+    # through bytes: only its owner could read a file that save_file wrote
     path.write_bytes(save({name: value.contiguous().clone() for name, value in net.state_dict().items()}, about))
     with safe_open(path, framework="pt") as file:
         stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
@@ -108,7 +108,7 @@ def _onnx(net: nn.Module, obs: Tensor, path: Path, about: dict[str, str]) -> Com
         import onnxscript  # noqa: F401  (what torch.onnx needs)
     except ModuleNotFoundError as error:
         raise ValueError(f"--format onnx needs {error.name}: pip install 'lockstep[export]'") from None
-    single = copy.deepcopy(net).float()  # onnxruntime has no convolution in double precision
+    single = copy.deepcopy(net).float()  # onnxruntime has no double-precision convolution
     program: Any = torch.onnx.export(
         QValues(single),
         (obs,),
@@ -133,7 +133,7 @@ _WRITERS: dict[str, Callable[[nn.Module, Tensor, Path, dict[str, str]], Compute]
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch's remarks to itself: its exporters warn of their own deprecations and of packages not needed here."""
+    """Silence torch's exporters, which warn of their own deprecations and of packages not needed here."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)

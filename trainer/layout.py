@@ -1,4 +1,4 @@
-"""Who owns what: the per-rank share of everything that a config states for all ranks together."""
+"""Who owns what: each rank's share of what a config states for all ranks together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Layout:
     shards: int
     world_size: int
     rank: int
-    stages: int = field(default=1, kw_only=True)  # neighbouring ranks that have one replica, and one share, together
+    stages: int = field(default=1, kw_only=True)  # neighbouring ranks that together hold one replica and one share
 
     @property
     def owned(self) -> range:
@@ -31,7 +31,7 @@ class Layout:
 
     @property
     def reports(self) -> bool:
-        """Whether this rank tells and stores what its shards do: one of each replica."""
+        """Whether this rank logs and stores what its shards do: one rank per replica does."""
         return self.rank % self.stages == 0
 
     @property
@@ -59,7 +59,7 @@ class Layout:
         return math.ceil(self.config.total_env_steps / self.config.env.num_envs)
 
     def rows_per_lane(self, stack: int) -> int:
-        """Rows that hold replay.capacity transitions, plus those that windows and stacks need besides."""
+        """Rows that hold replay.capacity transitions, plus those needed for windows and stacks."""
         replay = self.config.replay
         return math.ceil(replay.capacity / self.config.env.num_envs) + replay.n_step + stack + 4
 
@@ -71,14 +71,14 @@ class Layout:
         return multiples(step, self.config.env.num_envs, every) > 0
 
     def due_at_update(self, update: int, every: float) -> bool:
-        """Whether a multiple of `every` env steps lies in this update, were there no step without updates."""
+        """Whether a multiple of `every` env steps lies in this update, at `replay.update_every` per update."""
         each = self.config.replay.update_every
         return math.floor(update * each / every) > math.floor((update - 1) * each / every)
 
     def updates(self, step: int) -> int:
         """How many gradient steps belong to this step."""
         replay = self.config.replay
-        if replay.kind == "rollout":  # the first step behind a full rollout learns from it
+        if replay.kind == "rollout":  # the first step after a full rollout learns from it
             learns = step > 1 and (step - 1) % replay.rollout == 0
             return replay.epochs * replay.rollout * self.config.env.num_envs // replay.batch_size if learns else 0
         period = replay.update_every * replay.burst
@@ -92,7 +92,7 @@ class Layout:
         )
 
     def ladder(self) -> list[float] | None:
-        """The fixed epsilons of this rank's environments, where the ladder is chosen; every task has a whole ladder."""
+        """The fixed epsilons of this rank's environments; None without a ladder. Every task has a whole ladder."""
         policy, each, tasks = self.config.policy, self.envs_per_shard, len(self.config.env.tasks) or 1
         if policy.exploration == "linear":
             return None
@@ -100,24 +100,24 @@ class Layout:
         return [whole[shard // tasks * each + i] for shard in self.owned for i in range(each)]
 
     def _whole_ladder(self) -> list[float]:
-        """The fixed epsilons of all environments of a task."""
+        """The fixed epsilons of all environments of one task."""
         policy, count = self.config.policy, self.config.env.num_envs // (len(self.config.env.tasks) or 1)
         return [ladder(env, count, policy.ladder_base, policy.ladder_alpha) for env in range(count)]
 
     def mean_epsilon(self, step: int) -> float:
-        """The share of random actions over all environments, for who looks on."""
+        """The mean epsilon over all environments, for the log."""
         if self.config.policy.exploration == "linear":
             return self.epsilon(step)
         whole = self._whole_ladder()
         return sum(whole) / len(whole)
 
     def tasks(self, envs_per_shard: int) -> list[int] | None:
-        """The task of each of this rank's environments, of which each shard has so many; None with one environment."""
+        """The task of each of this rank's environments, `envs_per_shard` in each shard; None without tasks."""
         count = len(self.config.env.tasks)
         return [shard % count for shard in self.owned for _ in range(envs_per_shard)] if count else None
 
     def rates(self, step: int) -> Rates:
-        """What changes along the run, at this step."""
+        """The scheduled rates at this step."""
         return Rates(self.lr(step), self.epsilon(step), self.beta(step), self.teaching(step))
 
     def beta(self, step: int) -> float:
@@ -139,7 +139,7 @@ class Layout:
 
 
 def scaled(config: Config, shards: int) -> Config:
-    """Return the run that `config` means on `shards` shards: itself, or under weak scaling its multiple."""
+    """Return the run that `config` means on `shards` shards: itself, or scaled up under weak scaling."""
     if config.scale.world == "strong":
         return config
     grow = {"none": 1.0, "sqrt": math.sqrt(shards), "linear": float(shards)}[config.scale.lr_rule]

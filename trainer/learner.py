@@ -12,23 +12,23 @@ from trainer.types import Batch, Loss, LossOut, Rates, Sequences, State, Sync, U
 
 
 class Found(NamedTuple):
-    """What differentiating the loss of a batch told besides the gradient, which is in the buffer of `sync`."""
+    """What differentiating the loss of a batch returns besides the gradient, which is in the buffer of `sync`."""
 
     loss: Tensor  # [B] per term
     priority: Tensor  # [B]
     metrics: dict[str, Tensor]  # name -> [B]
-    highest: Tensor | None  # [] largest priority over all ranks; None: nobody asks
+    highest: Tensor | None  # [] largest priority over all ranks; None: not needed
 
 
 Differentiate = Callable[[Any, Rates], Found | None]
-"""(Batch or Sequences, rates) -> Found; None where it has no way to, and has touched nothing. A collective."""
+"""(Batch or Sequences, rates) -> Found; None if it cannot, and then has touched nothing. A collective."""
 
 
 class Learner:
     """Turns batches into updates of the online network.
 
     net: what losses call (as `Sync.prepare` returned it); target_net: the raw target network, no gradients;
-    compiled: another way from a batch to its gradient, which is asked first.
+    compiled: another way from a batch to its gradient, tried first.
     Metrics stay on the device until `drain`: the update itself never waits for it.
     """
 
@@ -45,7 +45,7 @@ class Learner:
         self.net, self.target_net, self.loss, self.sync = net, target_net, loss, sync
         self.max_grad_norm, self.compiled = max_grad_norm, compiled
         self.updates = 0
-        self._recent: list[tuple[Tensor, ...]] = []  # what `drain` has not read yet, one entry an update
+        self._recent: list[tuple[Tensor, ...]] = []  # not yet read by `drain`, one entry per update
         self._names: tuple[str, ...] = ()
         self._uniform: Tensor | None = None
 
@@ -64,15 +64,15 @@ class Learner:
         out = tame(self.loss(self.net, self.target_net, batch, rates))
         weights, highest = self._weigh(batch.probability, out, rates.beta)
         self.sync.zero_grad()
-        # as loss.backward(weights), for which torch would import sympy, half a second of every start
+        # like loss.backward(weights), which would make torch import sympy: half a second of every start
         torch.dot(out.loss, spoiled(weights, out.loss)).backward()  # type: ignore[no-untyped-call]
         return Found(per_term(out), out.priority, out.metrics, highest)
 
     def _weigh(self, probability: Tensor | None, out: LossOut, beta: float) -> tuple[Tensor, Tensor | None]:
         """Return the weight of each sample in the gradient, [B], and the largest priority over all ranks. A collective.
 
-        The gradient is later averaged over ranks, so each divides by its share of the terms of all. Importance weights
-        are (N P(i))^-beta over their largest in the batches of all ranks (Schaul et al. 2016, section 3.4): N cancels.
+        Gradients are later averaged over ranks, so each rank divides by the mean number of terms per rank. Importance
+        weights are (N P(i))^-beta over their maximum on all ranks (Schaul et al. 2016, section 3.4): N cancels.
         """
         loss = out.loss
         if probability is None and out.terms is None:
@@ -99,17 +99,17 @@ class Learner:
 
 
 def tame(out: LossOut) -> LossOut:
-    """Return it with finite priorities: what is not finite is not asked for again."""
+    """Return `out` with priorities that are not finite set to 0."""
     return out._replace(priority=out.priority.nan_to_num(0.0, 0.0, 0.0))
 
 
 def spoiled(weights: Tensor, loss: Tensor) -> Tensor:
-    """Return the weights, not finite where the loss is not: so is the gradient, by which all ranks skip this update."""
+    """Return the weights, non-finite where the loss is; then so is the gradient, and all ranks skip this update."""
     return weights + 0.0 * loss.detach()
 
 
 def measured(probability: Tensor | None, out: LossOut) -> Tensor:
-    """Return what ranks tell each other of their batches, [3]: least P(i), largest priority, number of terms."""
+    """Return what ranks exchange about their batches, [3]: least P(i), largest priority, number of terms."""
     loss = out.loss.detach()
     terms = loss.new_full((), loss.numel()) if out.terms is None else out.terms.sum().to(loss.dtype)
     least = loss.new_ones(()) if probability is None else probability.amin().to(loss.dtype)
@@ -117,7 +117,7 @@ def measured(probability: Tensor | None, out: LossOut) -> Tensor:
 
 
 def weighted(loss: Tensor, probability: Tensor | None, beta: Any, least: Tensor, share: Tensor) -> Tensor:
-    """Return the weight of each sample, [B], for the least P(i) of all and a rank's share of the terms of all."""
+    """Return the weight of each sample, [B]; least: smallest P(i) on all ranks, share: mean terms per rank."""
     if probability is None:
         return (1 / share).expand_as(loss)
     each: Tensor = (least / probability) ** beta / share

@@ -1,7 +1,7 @@
-"""A run: the parts that `build` made, where they stand, and what happens besides learning.
+"""A run: the parts that `build` made, its position, and what happens besides learning.
 
-Every method that talks to the other ranks says so; all of them are entered by all ranks at the same step, because the
-step alone decides (`Layout.due`), or a value that was reduced over the ranks.
+Every method that communicates with other ranks says so; all ranks enter it at the same step, because the step alone
+(`Layout.due`) or a value reduced over the ranks decides it.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from trainer.types import Batch, Envs, Episode, Logger, Policy, Replay, State, S
 WINDOW = 100
 """Episodes over which the reported return is averaged."""
 RETRY_AFTER = 2.0
-"""Time until a last checkpoint that could not be written is tried again [s]."""
+"""Delay before retrying a last checkpoint that could not be written [s]."""
 
 
 class AgreedError(RuntimeError):
-    """A failure that every rank found in the same exchange, with the same words: one of them may tell it."""
+    """A failure that every rank found in the same exchange, with the same message: one report is enough."""
 
 
 class Peers(Protocol):
-    """What a run needs of the process group."""
+    """What a run needs from the process group."""
 
     @property
     def rank(self) -> int: ...
@@ -74,17 +74,17 @@ class Run:
     policy: Policy
     replay: Replay
     learner: Learner
-    draws: Stateful  # what losses draw from for each row
+    draws: Stateful  # what losses draw from, per row
     sync: Sync
     weights: dict[str, Stateful]  # networks, equal on every rank
     logger: Logger
     spans: Clock
     stop: StopFlag
-    evaluator: Callable[[], list[Episode]]  # plays evaluation episodes, those of all ranks; a collective
-    write: Callable[[int, State, dict[int, State]], None]  # begins to store a checkpoint; a collective
-    written: Callable[[], bool]  # waits for it; whether it is stored, AgreedError where too many were not; a collective
+    evaluator: Callable[[], list[Episode]]  # plays evaluation episodes, returns those of all ranks; a collective
+    write: Callable[[int, State, dict[int, State]], None]  # starts to store a checkpoint; a collective
+    written: Callable[[], bool]  # waits for it; whether it is stored, AgreedError after too many failures; a collective
     timestep: Timestep
-    lesson: Callable[[], Batch] | None = None  # a batch of demonstrations alone
+    lesson: Callable[[], Batch] | None = None  # a batch of demonstrations only
     noise: Stateful | None = None  # what losses draw from for all rows, equal on every rank
     step: int = 0
     stopped_by: str | None = None
@@ -96,9 +96,9 @@ class Run:
     _logged_step: int = 0
 
     def pretrain(self) -> bool:
-        """Learn from demonstrations alone, `demos.pretrain` updates; return whether to stop. A collective.
+        """Learn from demonstrations alone for `demos.pretrain` updates; return whether to stop. A collective.
 
-        It comes before the first env step, when all updates were of this kind: a resumed run goes on where it stood.
+        This precedes the first env step, so every update so far was of this kind: a resumed run continues where it was.
         Targets are refreshed, and ranks agree, after as many updates as in the run that follows.
         """
         config, layout, begin = self.config, self.layout, self.learner.updates
@@ -121,7 +121,7 @@ class Run:
         return False
 
     def advance(self, step: int, timestep: Timestep) -> Timestep:
-        """Note where the run stands."""
+        """Record the run's position."""
         self.step, self.timestep = step, timestep
         self.spans.mark(step)
         return timestep
@@ -129,7 +129,7 @@ class Run:
     def poll(self) -> bool:
         """Agree on whether to stop. A collective.
 
-        Raises AgreedError if any rank has skipped too many updates in a row for bad numbers, or has drifted.
+        Raises AgreedError if any rank has skipped too many updates in a row for non-finite numbers, or has drifted.
         """
         with self.spans("poll"):
             fresh = self.learner.drain()
@@ -148,7 +148,7 @@ class Run:
         return stop
 
     def _blame_numbers(self) -> None:
-        """Raise, naming the rank whose own loss was first not finite. A collective."""
+        """Raise, naming the rank whose loss was the first to be non-finite. A collective."""
         limit = self.config.optim.max_skipped
         mine = self._skipped.series if self._skipped.longest >= limit else None
         found = [(rank, series) for rank, series in enumerate(self.peers.gather(mine)) if series is not None]
@@ -193,7 +193,7 @@ class Run:
                 row[f"charts/episodic_return/{task}"] = sum(e.ret for e in played) / len(played)
                 row[f"charts/episodic_length/{task}"] = sum(e.length for e in played) / len(played)
         for name in losses:
-            told = [means[name] for *_, means, _ in votes if name in means]  # all, but where one had bad numbers alone
+            told = [means[name] for *_, means, _ in votes if name in means]  # all, unless one had bad numbers only
             row[f"losses/{name}"] = sum(told) / len(told)
         for name in votes[0][-1]:
             row[f"sync/{name}"] = sum(numbers[name] for *_, numbers in votes) / len(votes)
@@ -230,9 +230,9 @@ class Run:
         return whole
 
     def save(self, *, last: bool = False) -> None:
-        """Begin to write a checkpoint of everything that has state; see the `last` one written. A collective.
+        """Start writing a checkpoint of everything that has state; wait for the `last` one. A collective.
 
-        The last one is tried until it is stored, or as often in a row has failed as may: then AgreedError is raised.
+        The last one is retried until stored, or until too many in a row have failed: then AgreedError is raised.
         """
         with self.spans("save"):
             while True:
@@ -244,7 +244,7 @@ class Run:
                 time.sleep(RETRY_AFTER)
 
     def replicated_state(self) -> State:
-        """Return what is equal on every rank (the logger's is rank 0's: that one is stored). A collective."""
+        """Return what is equal on every rank (of the logger, rank 0's state is stored). A collective."""
         return {
             "step": self.step,
             "returns": list(self._returns),
@@ -256,10 +256,10 @@ class Run:
         }
 
     def sharded_state(self, replay_state: Callable[[], State] | None = None) -> dict[int, State]:
-        """Return what each shard of this rank owns; what the rank has besides goes with the first of them.
+        """Return what each shard of this rank owns; what belongs to the rank itself goes with its first shard.
 
-        replay_state: says what the replay holds; None: its `state_dict`. Of ranks that have a replica together, one
-        tells for all: they own the same.
+        replay_state: returns the replay's state; None: its `state_dict`. Of the ranks that share a replica, one returns
+        it for all: they own the same.
         """
         if not self.layout.reports:
             return {}
@@ -276,7 +276,7 @@ class Run:
         return state
 
     def load(self, replicated: State, shards: dict[int, State]) -> None:
-        """Continue where a checkpoint stands; environments that cannot say their state begin new episodes."""
+        """Continue from a checkpoint; environments that cannot save their state begin new episodes."""
         self.step = self._logged_step = index(replicated["step"])
         self._returns.extend(float(value) for value in replicated["returns"])
         self.learner.load_state_dict(replicated["learner"])
@@ -307,10 +307,10 @@ class Run:
         else:
             self.replay.cut()
             self.logger.message(f"{self.config.env.name} cannot save its state: its environments began new episodes")
-        self.sync.report()  # what this start has sent is no part of the row that is under way
+        self.sync.report()  # what this start has sent does not belong to the current row
 
     def _load_own(self, saved: State | None) -> None:
-        """Restore what this rank alone had, where the ranks and their way of meeting are those of then."""
+        """Restore what this rank alone had, if the sync kind and the number of ranks are unchanged."""
         if saved is None:
             return
         if (saved["kind"], saved["ranks"]) == (self.config.sync.kind, self._ranks):

@@ -1,6 +1,6 @@
 """Everything that is a function of the step alone: annealing, periods and the number of updates.
 
-Pure integer and float arithmetic on replicated values, so every rank decides the same without talking.
+Pure integer and float arithmetic on replicated values, so every rank decides the same without communication.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from typing import NamedTuple
 
 
 class Rates(NamedTuple):
-    """What changes along a run, from the step alone, so that it is the same on every rank."""
+    """What changes along a run; a function of the step alone, so the same on every rank."""
 
     lr: float = 0.0
     epsilon: float = 0.0  # exploration of the behaviour policy
     beta: float = 1.0  # exponent of the importance weights
-    teaching: float = 0.0  # how much of the teacher's part is left, 1 at the start [0-1]
+    teaching: float = 0.0  # what is left of the teacher's influence, 1 at the start [0-1]
 
 
 def linear(at: int, start: float, end: float, *, wait: int, length: int) -> float:
-    """Return the value at `at` of a line from `start` to `end` over `length`, which begins after `wait`."""
+    """Return the value at `at` of a line from `start` to `end` over `length`, starting after `wait`."""
     done = min(max(at - wait, 0) / length, 1.0) if length > 0 else float(at >= wait)
     return start + done * (end - start)
 
@@ -32,7 +32,7 @@ def ladder(env: int, num_envs: int, base: float, alpha: float) -> float:
 def multiples(step: int, num_envs: int, every: float, start: int = 0) -> int:
     """Return how many multiples of `every`, counted in env steps from `start`, lie in step `step`.
 
-    One step is `num_envs` env steps; a period that the number of environments does not divide keeps its exact mean.
+    One step is `num_envs` env steps; a period that is not a multiple of it is exact on average.
     """
     if every == 0:
         return 0

@@ -1,7 +1,7 @@
-"""The account of updates that were skipped because loss or gradient was not finite, read off the polled metrics.
+"""Account of updates skipped because loss or gradient was not finite, read off the polled metrics.
 
-Every update leaves its loss and the norm of the gradient behind the exchange. `sync` stepped nothing where that norm
-was not finite, so the numbers on the host tell afterwards what the device did, and nothing has to be counted there.
+Every update leaves its loss and the gradient norm after the exchange. `sync` stepped nothing where that norm was not
+finite, so the host can tell afterwards what the device did, and the device need not count.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from typing import NamedTuple
 
 
 class Bad(NamedTuple):
-    """Where a series of bad updates began, seen from one rank: numbers of updates, None for what was fine."""
+    """Where a series of bad updates began, as one rank saw it: update numbers, None for what was fine."""
 
     norm: int
     loss: int | None  # this rank's own
 
 
 class Skipped:
-    """Counts skipped updates, and how many of them were in a row."""
+    """Counts skipped updates, and the longest series of them."""
 
     def __init__(self) -> None:
         self.in_a_row = 0
         self.longest = 0  # since the last look
-        self.series: Bad | None = None  # the one that was the longest
+        self.series: Bad | None = None  # the longest one
         self._count = 0  # since the last drain
         self._began: int | None = None
         self._bad_loss: int | None = None
 
     def look(self, updates: int, fresh: Mapping[str, Sequence[float]]) -> None:
-        """Take in what was polled of the last updates, of which `updates` is the newest."""
+        """Take in the polled metrics of the last updates, the newest being number `updates`."""
         losses, norms = fresh.get("td_loss", ()), fresh.get("grad_norm", ())
         first = updates - len(norms) + 1
         self.longest = 0
         for update, (loss, norm) in enumerate(zip(losses, norms, strict=True), first):
             if not math.isfinite(loss) and self._bad_loss is None:
-                self._bad_loss = update  # before its norm, where gradients are applied late
+                self._bad_loss = update  # before its norm if gradients are applied late
             if math.isfinite(norm):
                 if math.isfinite(loss):
                     self._bad_loss = None

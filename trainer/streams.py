@@ -1,6 +1,6 @@
 """Random numbers for rows that belong to shards: each shard draws from its own stream, on whichever rank it lives.
 
-What is one for all rows comes from a stream of which every rank has the same.
+Numbers common to all rows come from a stream that is the same on every rank.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from trainer.types import State
 
 
 class Common:
-    """Random numbers that are the same on every rank, as long as all of them draw alike."""
+    """Random numbers that are the same on every rank, as long as all ranks draw the same."""
 
     def __init__(self, generator: torch.Generator) -> None:
         self.generator = generator
@@ -29,9 +29,9 @@ class Common:
 class Streams:
     """`types.Draws` over one generator per owned shard.
 
-    The rows asked for are shared out evenly, shard after shard, so that the numbers of a shard's rows do not depend on
-    which other shards live on this rank. common: all rows have the same noise, which comes from it; it is stored by
-    itself, since it belongs to no shard.
+    Rows are shared out evenly, shard after shard, so that the numbers of a shard's rows do not depend on which other
+    shards live on this rank. common: source of noise shared by all rows; it is stored separately, since it belongs
+    to no shard.
     """
 
     def __init__(

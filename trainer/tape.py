@@ -1,4 +1,4 @@
-"""Random numbers drawn ahead: the same numbers, in the same order, in front of what asks for them."""
+"""Random numbers drawn ahead of their use: the same numbers, in the same order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trainer.types import Draws
 
 
 class Ask(NamedTuple):
-    """Numbers that were asked for."""
+    """A request for random numbers."""
 
     kind: str
     rows: int
@@ -21,7 +21,7 @@ class Ask(NamedTuple):
 
 
 class Tape:
-    """`types.Draws` that passes on what it is asked, but for a while notes it, or answers with what was drawn before.
+    """`types.Draws` that forwards requests, or for a while records them or answers with numbers drawn before.
 
     device, dtype: of the numbers.
     """
@@ -40,16 +40,16 @@ class Tape:
         return self._answer(Ask("noise", 1 if self.one_noise else rows, shape))
 
     def draw(self, asked: Sequence[Ask]) -> list[Tensor]:
-        """Draw all that will be asked for, in this order."""
+        """Draw the numbers of all requests, in this order."""
         return [self._draw(ask) for ask in asked]
 
     def blank(self, ask: Ask) -> Tensor:
-        """Return zeros in place of what is asked for."""
+        """Return zeros in place of the requested numbers."""
         return torch.zeros(ask.rows, *ask.shape, dtype=self.dtype, device=self.device)
 
     @contextmanager
     def noting(self) -> Iterator[list[Ask]]:
-        """Within it nothing is drawn, what is asked for is noted, and answered with zeros."""
+        """Within it, nothing is drawn: requests are recorded and answered with zeros."""
         asked: list[Ask] = []
 
         def note(ask: Ask) -> Tensor:
@@ -61,7 +61,7 @@ class Tape:
 
     @contextmanager
     def playing(self, asked: Sequence[Ask], drawn: Sequence[Tensor]) -> Iterator[None]:
-        """Within it the same questions are answered with `drawn`."""
+        """Within it, the same requests are answered with `drawn`."""
         answers = iter(list(zip(asked, drawn, strict=True)))
 
         def play(ask: Ask) -> Tensor:

@@ -8,7 +8,7 @@ from trainer.run import Run
 def train(run: Run) -> None:
     """Train from where `run` stands to its end, or until a stop is requested on any rank.
 
-    `send` before learning and `recv` behind it lets environments that run elsewhere (C++ threads, processes) advance
+    `send` before learning and `recv` after it let environments that run elsewhere (C++ threads, processes) advance
     while the device learns. How many updates belong to a step, and what is due, follows from the step alone.
     """
     envs, policy, replay, learner, sync = run.envs, run.policy, run.replay, run.learner, run.sync
@@ -37,7 +37,7 @@ def train(run: Run) -> None:
         save, report = layout.due(step, config.checkpoint.every), layout.due(step, config.log.every)
         stop = step == layout.num_steps
         if stop or save or report or layout.due(step, config.runtime.poll_every):
-            stop |= run.poll()  # always in front of a save: bad numbers never reach a checkpoint
+            stop |= run.poll()  # always before a save: bad numbers never reach a checkpoint
         if stop or save or report:
             run.log()
         if config.eval.episodes and layout.due(step, config.eval.every) and not stop:

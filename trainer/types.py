@@ -1,6 +1,6 @@
-"""The vocabulary that the parts of a run share: what flows between them, and what each promises.
+"""The vocabulary that the parts of a run share: the data that flows between them, and their protocols.
 
-Nothing of the project is imported here but the schedules. Shape legend, used in trailing comments everywhere:
+Imports nothing of the project but the schedules. Shape legend, used in trailing comments everywhere:
 
     N  environments on this rank        B  batch on this rank        A  actions
     T  rows per lane of a replay ring   *  the observation's shape   n  n-step horizon
@@ -23,22 +23,22 @@ State = dict[str, Any]
 
 Function = Callable[..., Sequence[Tensor]]
 Compiler = Callable[[Function, Sequence[Tensor]], Function]
-"""(function of tensors, an example of these) -> the same function, compiled for such tensors. Nothing is run."""
+"""(function of tensors, example arguments) -> the same function, compiled for such tensors."""
 
 
 class Timestep(NamedTuple):
-    """What the environments just said, in one normal form for every backend and autoreset mode.
+    """What the environments returned, in one normal form for every backend and autoreset mode.
 
     `final_obs` is the true successor of the previous observation and action. It equals `obs` except where the
     environment was reset within this very step (SAME_STEP); it may be the same tensor as `obs`.
     Where `reset` is set (NEXT_STEP autoreset) the action was ignored: there is no transition, `obs` opens an episode.
-    A life loss ends the bootstrap but not the episode, hence a flag of its own.
+    A lost life ends the bootstrap but not the episode, hence its own flag.
     """
 
     obs: Tensor  # [N, *] what the policy acts on next
     reward: Tensor  # [N] float32, unclipped
     terminated: Tensor  # [N] bool: the episode ended in a terminal state
-    truncated: Tensor  # [N] bool: the episode was cut, the value of final_obs still counts
+    truncated: Tensor  # [N] bool: the episode was cut off, final_obs is still bootstrapped from
     life_lost: Tensor  # [N] bool: a life was lost and the run treats that as terminal for learning
     reset: Tensor  # [N] bool: no transition leads here
     final_obs: Tensor  # [N, *]
@@ -53,14 +53,14 @@ class Episode(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What the policy did with a timestep."""
+    """What the policy chose at a timestep."""
 
     action: Tensor  # [N] int64
     state: Tensor | None = None  # [N, ...] recurrent state that led to the action; None without a recurrent core
 
 
 class Future(NamedTuple):
-    """What followed a transition, step by step; F steps. Where nothing is known of a step, it is not valid."""
+    """What followed a transition, step by step, for F steps; unknown steps are not valid."""
 
     obs: Tensor  # [B, F, *] obs[:, k] was reached by action[:, k]; the last one of an episode counts
     action: Tensor  # [B, F] int64; the first one is the transition's own
@@ -68,7 +68,7 @@ class Future(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Transitions for one update, n-step fold applied. The rows of a shard lie together, shard after shard."""
+    """Transitions for one update, with n-step returns. The rows of a shard are contiguous, shard after shard."""
 
     obs: Tensor  # [B, *]
     action: Tensor  # [B] int64
@@ -77,11 +77,11 @@ class Batch(NamedTuple):
     next_obs: Tensor  # [B, *]
     index: Tensor  # type: ignore[assignment]  # [B] int64, which transitions these are (for `reprioritize`)
     probability: Tensor | None = None  # [B] P(i); None: uniform
-    next_action: Tensor | None = None  # [B] int64 taken at next_obs, -1 where none was; where SARSA wants it
+    next_action: Tensor | None = None  # [B] int64 taken at next_obs, -1 if none was; for SARSA only
     mask: Tensor | None = None  # [B, E] bool: which heads of an ensemble learn from it; None: all
-    expert: Tensor | None = None  # [B] bool: a demonstration; None: none is
+    expert: Tensor | None = None  # [B] bool: is a demonstration; None: none is
     task: Tensor | None = None  # [B] int64, in multi-task training
-    future: Future | None = None  # where a loss looks ahead step by step
+    future: Future | None = None  # for losses that look ahead step by step
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """Return a batch of changed tensors."""
@@ -93,7 +93,7 @@ class Batch(NamedTuple):
 class Sequences(NamedTuple):
     """Consecutive steps of one episode each, for recurrent networks; L = burn-in + learning steps + n.
 
-    Steps in front of the episode or behind its end repeat the nearest one and do not learn.
+    Steps before the episode's start or after its end repeat the nearest one and do not learn.
     """
 
     obs: Tensor  # [B, L, *]
@@ -103,9 +103,9 @@ class Sequences(NamedTuple):
     ret: Tensor  # [B, L] n-step return
     discount: Tensor  # [B, L] gamma^m, 0 where terminated
     ahead: Tensor  # [B, L] int64 m: the bootstrap observation of step t is obs[t + m]
-    learns: Tensor  # [B, L] bool: behind the burn-in, within the episode, window complete
-    state: Tensor  # [B, ...] recurrent state in front of obs[0], or of the first step that learns, where not warm
-    warm: Tensor  # [B] bool: the burn-in is there; not at the start of an episode, where the state is known
+    learns: Tensor  # [B, L] bool: after the burn-in, within the episode, window complete
+    state: Tensor  # [B, ...] recurrent state before obs[0], or before the first learning step if not warm
+    warm: Tensor  # [B] bool: has a burn-in; not at the start of an episode, where the state is known
     index: Tensor  # type: ignore[assignment]  # [B]
     probability: Tensor | None = None  # [B]
 
@@ -130,25 +130,25 @@ class Draws(Protocol):
 
 
 class Given(NamedTuple):
-    """What a network is told besides the observation; each part only where the run has use for it."""
+    """What a network receives besides the observation; each part only if the run needs it."""
 
     draws: Draws | None = None  # for noisy layers and IQN's fractions; None: no noise, evenly spaced fractions
-    fractions: int = 0  # IQN: how many, over [0, 1); 0: as acting does, over the share `policy.risk`
+    fractions: int = 0  # IQN: how many, over [0, 1); 0: as in acting, over the share `policy.risk`
     task: Tensor | None = None  # [B] int64
-    state: Tensor | None = None  # [B, ...] recurrent state in front of obs
+    state: Tensor | None = None  # [B, ...] recurrent state before obs
     last_action: Tensor | None = None  # [B] or [B, L] int64
     last_reward: Tensor | None = None  # [B] or [B, L]
 
 
 class QOut(NamedTuple):
-    """What a Q-network says; `q` is always there, so that policies need not know the head."""
+    """Output of a Q-network; `q` is always there, so that policies need not know the head."""
 
     q: Tensor  # [B, A]
     logits: Tensor | None = None  # [B, A, K] C51: log-probabilities of the atoms
     quantiles: Tensor | None = None  # [B, A, K] QR-DQN, IQN
-    fractions: Tensor | None = None  # [B, K] QR-DQN, IQN: where those quantiles stand in (0, 1)
+    fractions: Tensor | None = None  # [B, K] QR-DQN, IQN: levels of those quantiles in (0, 1)
     heads: Tensor | None = None  # [B, A, E] values by each head of an ensemble
-    state: Tensor | None = None  # [B, ...] recurrent state behind obs
+    state: Tensor | None = None  # [B, ...] recurrent state after obs
 
 
 class LossOut(NamedTuple):
@@ -157,8 +157,8 @@ class LossOut(NamedTuple):
     loss: Tensor  # [B]
     priority: Tensor  # [B] >= 0, |TD error|
     metrics: dict[str, Tensor]  # name -> [B]
-    terms: Tensor | None = None  # [B] how many terms each loss sums up; the learner divides by their total. None: one
-    out: QOut | None = None  # of the online network on batch.obs, with its graph, for what is added to this loss
+    terms: Tensor | None = None  # [B] number of terms in each loss; the learner divides by their total. None: one
+    out: QOut | None = None  # of the online network on batch.obs, with its graph, for terms added to this loss
 
 
 Loss = Callable[[nn.Module, nn.Module, Any, Rates], LossOut]
@@ -166,16 +166,16 @@ Loss = Callable[[nn.Module, nn.Module, Any, Rates], LossOut]
 
 
 class UpdateOut(NamedTuple):
-    """What one gradient step reports; on the device, nothing has been waited for."""
+    """What one gradient step reports, on the device: nothing has been waited for."""
 
     priority: Tensor  # [B]
     highest: Tensor | None = None  # [] largest priority of this update over all ranks; None under uniform sampling
 
 
 class Stateful(Protocol):
-    """Everything that has state says so with the same two methods; a checkpoint is that list.
+    """The two methods of everything that has state; a checkpoint is the list of these states.
 
-    The state of a part that is owned by shards has the shard numbers as its top-level keys ("0", "1", ...).
+    The state of a part that shards own has the shard numbers as its top-level keys ("0", "1", ...).
     """
 
     def state_dict(self) -> State: ...
@@ -185,14 +185,14 @@ class Stateful(Protocol):
 
 @runtime_checkable
 class Blocks(Protocol):
-    """Rows of tensors as they were when a state was taken, read block by block while their owner goes on writing.
+    """Rows of tensors as they were when a state was taken, read block by block while their owner keeps writing.
 
-    It may be a leaf of a `State` that is stored, and comes back as a list with a dict of tensors for each block.
+    It may be a leaf of a `State` to be stored, and is loaded as a list with one dict of tensors per block.
     """
 
     @property
     def dtypes(self) -> Mapping[str, torch.dtype]:
-        """The tensors of a block."""
+        """The tensors of a block, by name."""
 
     @property
     def count(self) -> int:
@@ -201,37 +201,37 @@ class Blocks(Protocol):
     def want(self, since: Self | None) -> list[int]:
         """Return which blocks may differ from those of `since`, an earlier one of the same owner; None: all.
 
-        They are kept as they are until each is taken, best in this order, or all are released. Called before the
-        owner goes on.
+        They are preserved until each is taken, preferably in this order, or all are released. To be called before
+        the owner goes on.
         """
 
     def take(self, block: int) -> dict[str, Tensor]:
-        """Return a wanted block on the CPU, valid until the next one is taken; in any one thread."""
+        """Return a wanted block on the CPU, valid until the next one is taken; from any single thread."""
 
     def release(self) -> None:
-        """Let go of everything but what a later `want` compares with."""
+        """Release everything but what a later `want` compares with."""
 
 
 class Envs(Stateful, Protocol):
-    """The vector environments of all shards of one rank behind one send/recv face."""
+    """The vector environments of all shards of one rank behind one send/recv interface."""
 
     num_envs: int
     num_actions: int
     obs_shape: tuple[int, ...]
     obs_dtype: torch.dtype
-    saves_state: bool  # False: after a resume these environments begin new episodes
+    saves_state: bool  # False: these environments begin new episodes after a resume
 
     @property
     def restarts(self) -> int:
-        """How many environments failed and began anew so far."""
+        """How many environments have failed and been restarted."""
 
     def reset(self) -> Timestep: ...
 
     def send(self, action: Tensor) -> None:
-        """Hand over actions, [N] int64 on any device; environments that can, start stepping."""
+        """Submit actions, [N] int64 on any device; environments that can, start stepping."""
 
     def recv(self) -> Timestep:
-        """Wait for the step that `send` began."""
+        """Wait for the step that `send` started."""
 
     def episodes(self) -> list[Episode]:
         """Drain the episodes finished since the last call."""
@@ -250,24 +250,24 @@ class Replay(Stateful, Protocol):
     def batches(self, step: int) -> Iterator[Any]:
         """Yield this step's batches (Batch or Sequences).
 
-        How many is decided from `step` alone, so every rank yields as many.
+        Their number depends on `step` alone, so it is the same on every rank.
         """
 
     def reprioritize(self, index: Tensor, result: UpdateOut) -> None:
-        """Take the new priorities of a batch that `batches` yielded; new transitions enter at the highest so far."""
+        """Set the new priorities of a batch that `batches` yielded; new transitions enter at the highest so far."""
 
     def wait_until(self, step: int) -> None:
         """Yield no batches before `step`, while an empty memory fills."""
 
     def cut(self) -> None:
-        """Close every running episode as truncated, because its environment is about to begin a new one."""
+        """Close every running episode as truncated, because its environment is about to start a new one."""
 
     def snapshot(self) -> State:
-        """Return `state_dict` with what is too large to copy as `Blocks`."""
+        """Return `state_dict`, with `Blocks` for what is too large to copy."""
 
 
 class Sync(Stateful, Protocol):
-    """One way to keep the replicas together: owns exchange, clip and optimizer step."""
+    """One way to keep replicas in sync: owns exchange, clipping and optimizer step."""
 
     capturable: bool  # whether a step may be captured in a CUDA graph
 
@@ -275,32 +275,32 @@ class Sync(Stateful, Protocol):
         """Start from rank 0's weights everywhere; return the module that losses must call. A collective."""
 
     def agreed(self) -> AbstractContextManager[None]:
-        """Within it the online network holds what the ranks agree on, for evaluation and checkpoints. A collective."""
+        """Within it, the online network holds what the ranks agree on, for evaluation and checkpoints. A collective."""
 
     def report(self) -> dict[str, float]:
         """Return numbers for the log since the last report, the same names on every rank."""
 
     def own_state(self) -> State:
-        """Return what this rank alone has, as copies; nothing where replicas are equal."""
+        """Return copies of what this rank alone has; empty if replicas are equal."""
 
     def load_own_state(self, state: State) -> None:
-        """Restore it, behind all else; it is not called where the ranks have become more or fewer."""
+        """Restore it, after everything else; not called if the number of ranks has changed."""
 
     def zero_grad(self) -> None: ...
 
     def set_lr(self, lr: float) -> None: ...
 
     def step(self, max_norm: float) -> Tensor:
-        """Exchange, clip, step the optimizer; return the norm of the gradient it applied before the clip, []."""
+        """Exchange, clip, step the optimizer; return the applied gradient's norm before clipping, []."""
 
     def gather(self, values: Tensor) -> Tensor:
-        """Return every rank's few numbers, [K] -> [ranks, K], on the device. A collective."""
+        """Gather every rank's few `values`, [K] -> [ranks, K], on the device. A collective."""
 
     def refresh(self, tau: float) -> None:
-        """Move every rank's target network towards the agreed weights; compare equal replicas on the way."""
+        """Move every rank's target network towards the agreed weights; also compare replicas that must be equal."""
 
     def diverged(self) -> Tensor:
-        """Return how many elements differed from rank 0's in the exchanges so far, [] int64 on the device."""
+        """Return how many elements have differed from rank 0's in exchanges so far, [] int64 on the device."""
 
     def blame(self) -> str:
         """Name the ranks and parameters that differ from rank 0's. A collective."""

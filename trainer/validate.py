@@ -1,4 +1,4 @@
-"""Checks of a config that need no torch, no environment and no peers: what cannot work is refused here, in one line."""
+"""Checks of a config that need no torch, no environment and no peers; problems are reported in one line."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def _check_replay(config: Config) -> None:
     if replay.capacity < max(replay.batch_size, window):
         problem = f"smaller than a batch ({replay.batch_size}) or an n-step window of {envs} environments ({window})"
         raise ConfigError("replay.capacity", replay.capacity, problem, f"use {max(replay.batch_size, window)} or more")
-    least = envs * (replay.n_step + (config.loss.target == "sarsa"))  # which waits for one more action
+    least = envs * (replay.n_step + (config.loss.target == "sarsa"))  # which needs one more action
     if replay.learning_starts < least:
         problem = f"before {envs} environments have one {replay.n_step}-step transition each"
         raise ConfigError("replay.learning_starts", replay.learning_starts, problem, f"use {least} or more")

@@ -27,10 +27,10 @@ CANDIDATES: tuple[tuple[Strategy, float, str], ...] = (
     (Strategy("flat", compress="powersgd"), 1.1, "rank"),
     (Strategy("flat", compress="topk"), 1.1, "density"),
 )
-"""A strategy, how many times as fast as exact averaging it has to be to be worth it, and what it gives up for that."""
+"""A strategy, how many times as fast as exact averaging it must be to be worth it, and what it gives up."""
 
 POOR = 0.4
-"""Strong scaling with less efficiency is advised against."""
+"""Strong scaling below this efficiency is advised against."""
 
 
 class Table(NamedTuple):
@@ -70,7 +70,7 @@ def report(title: str, load: Load, counts: Counts, cluster: Cluster, ranks: int,
 
 
 def suited(cluster: Cluster, ranks: int, stated: Strategy) -> list[tuple[Strategy, float, str]]:
-    """Return what can be compared on so many ranks; what the user stated is always among it."""
+    """Return the strategies that can be compared on `ranks` ranks, always including what the user stated."""
     nodes = fabric.shape(cluster, ranks)[1]
     found = [one for one in CANDIDATES if ranks > 1 or one[0] == Strategy()]
     found = [one for one in found if nodes > 1 or not one[0].hierarchical]
@@ -78,12 +78,12 @@ def suited(cluster: Cluster, ranks: int, stated: Strategy) -> list[tuple[Strateg
 
 
 def choose(candidates: Sequence[tuple[Strategy, float, str]], found: dict[Strategy, Prediction]) -> Strategy:
-    """Return the fastest, where one that gives something up has to be faster by what that is worth."""
+    """Return the fastest, each speed divided by how many times as fast the strategy must be to be worth it."""
     return max(candidates, key=lambda one: found[one[0]].env_steps_per_s / one[1])[0]
 
 
 def growing(cluster: Cluster, ranks: int) -> list[int]:
-    """Return numbers of ranks on the way to `ranks`: one, a node, and up."""
+    """Return rank counts leading up to `ranks`: one, a node, and more."""
     counts = {1, min(ranks, cluster.per_node), ranks}
     return sorted(counts | {ranks // 4, ranks // 2} - {0})
 
@@ -216,7 +216,7 @@ def duration(hours: float) -> str:
 
 
 def amount(value: float) -> str:
-    """Return a number with three digits that count."""
+    """Return a number with three significant digits."""
     if value >= 1e9:
         return f"{value / 1e9:.3g}B"
     if value >= 1e6:

@@ -18,7 +18,7 @@ US, GB = 1e-6, 1e9
 class Protocol(NamedTuple):
     """One way to send a message: the latency of a hop within and between nodes [s], and its share of the bandwidth.
 
-    trees: whether trees over all GPUs pay; in Simple their chunks of 256 kB take 28-50 us a hop to fill.
+    trees: whether trees over all GPUs pay off; in Simple their chunks of 256 kB take 28-50 us a hop to fill.
     """
 
     start: float  # of the collective [s]
@@ -38,13 +38,13 @@ NCCL_SOURCE = (
 
 @dataclass(frozen=True)
 class Cluster:
-    """What a plan needs to know of machines.
+    """What a plan needs to know about machines.
 
     intra, inter: attained bandwidth per GPU and direction [bytes/s]. call: what the host pays to start a collective
     [s]. launch: what the host pays for one tensor operation [s]. flops: sustained on small convolutions and matrices
-    [1/s]. cores: of CPU per rank. env: how long an environment step takes, over that on the core where the counts
-    were taken. spread: standard deviation over mean of the time of an update on one rank. factor: how far off the
-    compute times may be, both ways. price: of a GPU hour [USD].
+    [1/s]. cores: CPU cores per rank. env: time of an environment step relative to the core where the counts were
+    taken. spread: standard deviation over mean of the time of an update on one rank. factor: how far off the compute
+    times may be, either way. price: of a GPU hour [USD].
     """
 
     name: str

@@ -1,6 +1,6 @@
 """How long a collective takes in the alpha-beta model: a message costs a latency and its bytes over the bandwidth.
 
-Pure formulas of one kind of link (Hockney 1994; Thakur, Rabenseifner & Gropp 2005). p: ranks; size: bytes that every
+Pure formulas for one kind of link (Hockney 1994; Thakur, Rabenseifner & Gropp 2005). p: ranks; size: bytes that every
 rank holds before (all-reduce, reduce-scatter, broadcast) or after it (all-gather). Seconds.
 """
 

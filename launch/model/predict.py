@@ -1,4 +1,4 @@
-"""How fast a run goes on so many ranks, how well, and for how much: the model put together."""
+"""Speed, efficiency and cost of a run on a number of ranks: the model put together."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def predict_range(load: Load, counts: Counts, cluster: Cluster, ranks: int, stra
 
 
 def faster(cluster: Cluster, compute: float, comm: float) -> Cluster:
-    """Return the cluster with computing and communication so many times as fast."""
+    """Return the cluster with computing and communication faster by these factors."""
     protocols = tuple(
         Protocol(p.start / comm, p.intra / comm, p.inter / comm, p.share, p.trees) for p in cluster.protocols
     )

@@ -14,7 +14,7 @@ DRAWS, SEED = 50_000, 1
 
 @functools.cache
 def slowest(ranks: int, spread: float, updates: int = 1) -> float:
-    """Return the expected maximum over `ranks` of the time of `updates` updates, in means of it; at least 1.
+    """Return the expected maximum over `ranks` of the time of `updates` updates, over its mean; at least 1.
 
     spread: standard deviation over mean of the time of one update. Ranks that meet only after h updates average their
     luck: the spread shrinks with sqrt(h).
@@ -25,7 +25,7 @@ def slowest(ranks: int, spread: float, updates: int = 1) -> float:
 
 
 def expected_maximum(draws: tuple[float, ...], ranks: int) -> float:
-    """Return the expected maximum of `ranks` draws from the distribution of which `draws` is a sorted sample.
+    """Return the expected maximum of `ranks` draws from the distribution that `draws` is a sorted sample of.
 
     The maximum is at most the i-th of N with probability (i/N)^ranks: one sample answers for any number of ranks.
     """

@@ -1,4 +1,4 @@
-"""What each way to keep replicas together costs per update: seconds in which nobody computes, bytes, and waiting."""
+"""Cost per update of each way to keep replicas together: seconds in which nothing computes, bytes, and waiting."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Strategy:
 
     @property
     def name(self) -> str:
-        """In short, in the words of the flags."""
+        """Short name, in the words of the flags."""
         more = {
             "local_sgd": f" {self.period}" + (" hierarchical" if self.hierarchical else ""),
             "server": " asynchronous" if self.asynchronous else "",
@@ -52,7 +52,7 @@ class Strategy:
 
     @property
     def flags(self) -> str:
-        """The command line that chooses it."""
+        """The command line that selects it."""
         said = {"kind": self.kind}
         if self.kind == "local_sgd":
             said |= {"period": str(self.period)} | ({"hierarchical": "True"} if self.hierarchical else {})
@@ -64,12 +64,12 @@ class Strategy:
 
 
 class Exchange(NamedTuple):
-    """Per update. seconds: exposed, that no computing hides; wait: for slower ranks, over the computing time."""
+    """Per update. seconds: not hidden by computing; wait: for slower ranks, over the computing time."""
 
     seconds: float
     sent: float  # bytes that a rank puts on the wire
     wait: float
-    operations: float = 0.0  # that the host launches besides
+    operations: float = 0.0  # that the host launches in addition
 
 
 class Setting(NamedTuple):
@@ -115,7 +115,7 @@ def _zero1(strategy: Strategy, setting: Setting) -> Exchange:
 
 
 def _overlap(strategy: Strategy, setting: Setting) -> Exchange:
-    """A whole update of computing hides the exchange, but for the call."""
+    """A whole update of computing hides the exchange, except for the call."""
     seconds, sent, operations = _reduced(strategy, setting)
     call = setting.cluster.call
     return Exchange(call + max(0.0, seconds - call - setting.alone.total), sent, _everyone(setting), operations + 1)
@@ -141,7 +141,7 @@ def _gossip(strategy: Strategy, setting: Setting) -> Exchange:
 
 
 def _server(strategy: Strategy, setting: Setting) -> Exchange:
-    """Every rank sends its gradient and fetches weights; what all send meets at the links of the servers."""
+    """Every rank sends its gradient and fetches weights; all traffic shares the links of the servers."""
     cluster, ranks, size = setting.cluster, setting.ranks, setting.counts.size
     there_and_back = 2 * (cluster.call + fabric.p2p(cluster, ranks, size))
     across = fabric.shape(cluster, ranks)[1] > 1
@@ -205,9 +205,9 @@ def _everyone(setting: Setting) -> float:
 
 @functools.cache
 def neighbours(ranks: int, spread: float, updates: int = 400) -> float:
-    """Return the pace where every rank waits for one neighbour an update, in means of an update; by simulation.
+    """Return the pace if every rank waits for one neighbour per update, in mean update times; by simulation.
 
-    The neighbour is at distance 1, 2, 4, ... in turn; delays travel on, so the pace is above the expected maximum of
+    The neighbour is at distance 1, 2, 4, ... in turn; delays propagate, so the pace is above the expected maximum of
     two, and below that of all.
     """
     if spread == 0:

@@ -1,4 +1,4 @@
-"""What a run asks of a rank: how much is in an update and in a step, and how long that takes on a cluster alone."""
+"""What a run asks of a rank: the work in an update and in a step, and how long it takes on a cluster, alone."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 from launch.model.cluster import Cluster
 
 OTHER = 0.05
-"""Log, polls and schedules, over everything else: benchmarks/results/step.jsonl has 0.01-0.05 on CartPole to Atari."""
+"""Log, polls and schedules, relative to the rest: benchmarks/results/step.jsonl has 0.01-0.05 on CartPole to Atari."""
 FLOAT = 4  # bytes
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What was counted on the network and the losses themselves; it does not depend on the machine, but for `env`.
+    """Counts taken on the network and the losses themselves; independent of the machine, except for `env`.
 
-    operations: on tensors, each a kernel on a GPU. update: with sampling the batch; step: acting and storing.
+    operations: on tensors, each a kernel on a GPU. update: including sampling the batch; step: acting and storing.
     flops: of one sample of a batch, or of one environment's observation.
     """
 
@@ -48,7 +48,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Load:
-    """What a config asks for, over all ranks of the run as stated; weak: the same of every rank."""
+    """What a config asks for, of all ranks together; weak: of every rank."""
 
     total_env_steps: int
     num_envs: int
@@ -64,7 +64,7 @@ class Load:
         return RankLoad(self.num_envs / parts, self.batch / parts, updates, self.num_envs * (ranks if self.weak else 1))
 
     def divides(self, ranks: int) -> bool:
-        """Whether so many ranks can share the environments and the batch."""
+        """Whether `ranks` ranks can share the environments and the batch."""
         return self.weak or (self.num_envs % ranks == 0 and self.batch % ranks == 0)
 
     def weakly(self) -> Load:
@@ -81,7 +81,7 @@ class RankLoad(NamedTuple):
 
 
 class Alone(NamedTuple):
-    """How long one rank computes for one update, its share of the steps between updates included [s]."""
+    """How long one rank computes for one update, including its share of the steps between updates [s]."""
 
     act: float
     env: float
@@ -93,7 +93,7 @@ class Alone(NamedTuple):
 
 
 def alone(load: Load, counts: Counts, cluster: Cluster, ranks: int) -> Alone:
-    """Return the computing of one rank of `ranks`, no other rank in sight but for the cores that they share."""
+    """Return the computing time of one of `ranks` ranks, ignoring the others except for the cores they share."""
     mine = load.on(ranks)
     crowd = 1.0 if cluster.host_cores is None else max(1.0, ranks * cluster.cores / cluster.host_cores)
     learn = _device(cluster, counts.update_operations, counts.update_flops * mine.batch) * crowd
@@ -105,7 +105,7 @@ def alone(load: Load, counts: Counts, cluster: Cluster, ranks: int) -> Alone:
 
 
 def _device(cluster: Cluster, operations: int, flops: float) -> float:
-    """Return how long so many operations take: the host launches them, and where it runs ahead the device follows."""
+    """Return how long the operations take: the host launches them, and where it runs ahead the device overlaps."""
     launching, computing = operations * cluster.launch, flops / cluster.flops
     return max(launching, computing) if cluster.asynchronous else launching + computing
 

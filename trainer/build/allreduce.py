@@ -1,4 +1,4 @@
-"""All-reduce as the config wants it: how gradients travel, and what is measured on the way."""
+"""All-reduce as the config asks for it: how gradients travel, and what is measured on the way."""
 
 from __future__ import annotations
 

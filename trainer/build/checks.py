@@ -1,4 +1,4 @@
-"""What cannot work with this environment, told before any peer is met; `validate` tells what can never work."""
+"""Checks of a config against the environment and machine, before ranks meet; `validate` checks the config alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer.runtime.launched import Launch
 
 
 def check_environment(config: Config, spec: EnvSpec) -> None:
-    """Raise ConfigError for the first part of `config` that the environment cannot serve."""
+    """Raise ConfigError for the first part of `config` that does not fit the environment."""
     check_torso(config, spec)
     _check_pixels(config, spec)
     check_teachers(config, spec)
@@ -35,7 +35,7 @@ def check_device(config: Config, device: torch.device) -> None:
 
 
 def check_nodes(config: Config, launch: Launch) -> None:
-    """Raise ConfigError for the first part of `config` that needs nodes alike and does not have them."""
+    """Raise ConfigError for the first part of `config` that needs as many ranks on every node, if they differ."""
     ranks, here = launch.world_size, launch.local_world_size
     if config.sync.hierarchical and ranks % here:
         problem = f"this node has {here} of {ranks} ranks, so others have more or fewer"

@@ -1,4 +1,4 @@
-"""What of a run is compiled, and whether this run, on this machine, has it."""
+"""What is compiled in a run, and whether this run can be compiled on this machine."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from trainer.types import Compiler, Loss, Rates, Replay
 
 WITHOUT = "updates run eagerly, one operation at a time; --runtime.compile False leaves this line away"
 _STEPS = 1000
-"""Steps that are looked through for how many updates one may have."""
+"""Steps searched for the numbers of updates that a step may have."""
 
 
 def build_compiler(config: Config, ranks: Ranks) -> tuple[Compiler | None, str]:
-    """Return what compiles updates, or None and why not, if that is worth a line. A collective: all ranks or none."""
+    """Return the compiler of updates, or None and why, if worth a line. A collective: all ranks get one or none do."""
     if config.runtime.compile is False:
         return None, ""
     if (found := obstacle(config)) is not None:
@@ -40,7 +40,7 @@ def build_compiler(config: Config, ranks: Ranks) -> tuple[Compiler | None, str]:
 
 
 def refuser(config: Config, say: Callable[[str], None]) -> Callable[[Exception], None]:
-    """Return what is told why something could not be made a graph of: it says so and lets that be, or raises."""
+    """Return the callback for failed compilation: it reports the error and lets the run stay eager, or raises."""
 
     def refused(error: Exception) -> None:
         if config.runtime.compile is True:
@@ -59,9 +59,9 @@ def build_gradient(
     compiler: Compiler | None,
     refused: Callable[[Exception], None],
 ) -> Differentiate:
-    """Return how gradients are found ahead of the eager way: by compiled graphs where there is a compiler, or not.
+    """Return the way to gradients tried before the eager one: compiled graphs if there is a compiler, else none.
 
-    net, target_net: the raw networks; tape: what `loss` draws from; refused: is told where a loss cannot be traced.
+    net, target_net: the raw networks; tape: what `loss` draws from; refused: called if a loss cannot be compiled.
     """
     if compiler is None:
         return _nothing
@@ -86,9 +86,9 @@ def build_actor(
     compiler: Compiler | None,
     refused: Callable[[Exception], None],
 ) -> Actor:
-    """Return what acts as `actor` does, by a graph where there is a compiler and the actor remembers nothing.
+    """Return an equivalent of `actor`, compiled if there is a compiler and the actor has no memory.
 
-    draws: what its network draws from; obs: [N, *] observations like those to come.
+    draws: what its network draws from; obs: [N, *] example observations.
     """
     chooser, explorer = actor.chooser, actor.explorer
     if compiler is None or type(chooser) is not Greedy or type(explorer) is not EpsilonGreedy:
@@ -106,9 +106,9 @@ def compile_ahead(
     compiler: Compiler | None,
     refused: Callable[[Exception], None],
 ) -> None:
-    """Compile what can be compiled before training begins: what stores and draws, and updates if replay shows a batch.
+    """Compile what is possible before training begins: storing and sampling, and updates if replay can show a batch.
 
-    layout: says how many updates a step may have.
+    layout: knows how many updates a step may have.
     """
     own = replay.own if isinstance(replay, WithDemos) else replay
     if compiler is not None and isinstance(own, CompiledMemory) and own.ring.device == own.device:
@@ -120,16 +120,16 @@ def compile_ahead(
 
 
 def check_compiler(config: Config, device: torch.device) -> None:
-    """Raise ConfigError if updates are to be compiled at all costs and this machine cannot."""
+    """Raise ConfigError if `runtime.compile` is True and this machine cannot compile updates."""
     if config.runtime.compile is True and (problem := compiler_problem(device)) is not None:
         raise ConfigError("runtime.compile", True, problem, "install one, or use --runtime.compile False or auto")
 
 
 def compiler_problem(device: torch.device) -> str | None:
-    """Return what keeps torch from compiling for this device, in a line; None: it works."""
+    """Return what keeps torch from compiling for this device, in one line; None if it works."""
     try:
         compile_function(lambda x: [x + 1], [torch.zeros(2, device=device)])
-    except Exception as error:  # whatever is missing: a compiler, its headers, a folder to write into
+    except Exception as error:  # whatever is missing: a compiler, its headers, a writable folder
         return f"torch cannot compile here ({_in_a_line(error)})"
     return None
 
@@ -139,5 +139,5 @@ def _nothing(batch: object, rates: Rates) -> None:
 
 
 def _in_a_line(error: Exception) -> str:
-    """Return what an error is, and the first line of what it says."""
+    """Return the type of an error and the first line of its message."""
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0].strip()}"

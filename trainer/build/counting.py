@@ -1,7 +1,7 @@
-"""How much is in an update and in a step: tensor operations and flops of the run itself, counted on a CPU.
+"""Count the work in an update and in a step: tensor operations and flops of the run itself, on a CPU.
 
-Counted is `trainer.train` on a few environments and a small batch, by looking at every operation that torch
-dispatches. What a machine makes of the counts is for others to say.
+It runs `trainer.train` on a few environments and a small batch and looks at every operation that torch dispatches.
+How fast a machine is at them is estimated elsewhere.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from trainer.validate import validate
 ENVS = BATCH = 8
 STEPS = 8
 NEVER = 10**9
-_IN_THREADS = ("ale", "async")  # backends whose environments step beside the learner
+_IN_THREADS = ("ale", "async")  # backends whose environments step while the learner works
 _FREE = ("empty", "empty_like", "empty_strided", "new_empty", "_local_scalar_dense")
 
 
@@ -45,9 +45,9 @@ class Amount(NamedTuple):
 
 
 def count(config: Config) -> dict[str, Any]:
-    """Return the counts of the run that `config` means. Raises ConfigError if it cannot be built."""
+    """Return the counts for the run that `config` describes. Raises ConfigError if it cannot be built."""
     with tempfile.TemporaryDirectory() as folder, _small_run(config, Path(folder)) as run:
-        _go_on(run, 2)  # the first steps have less to do
+        _go_on(run, 2)  # the first steps do less
         once, many = _counted(run, 1), _counted(run, 1 + STEPS)
         step = Amount(*((b - a) / STEPS for a, b in zip(once, many, strict=True)))
         while True:
@@ -71,7 +71,7 @@ def count(config: Config) -> dict[str, Any]:
 
 @contextmanager
 def _small_run(config: Config, folder: Path) -> Iterator[Run]:
-    """Build the run on a CPU with a few environments, a small memory, and nothing that happens now and then."""
+    """Build the run on a CPU with a few environments, a small memory, and nothing periodic."""
     shards = len(config.env.tasks) or 1
     envs = -(-ENVS // shards) * shards
     rows = 2 * (config.replay.length + config.replay.burn_in) if config.replay.kind == "sequence" else 2 * STEPS
@@ -98,7 +98,7 @@ def _small_run(config: Config, folder: Path) -> Iterator[Run]:
         run.logger.close()
         run.write, run.logger = _write_nothing, NullLogger()
         for sig, handler in handlers.items():
-            signal.signal(sig, handler)  # there is nothing to save: Ctrl-C may end it
+            signal.signal(sig, handler)  # nothing to save: Ctrl-C may end it
         try:
             yield run
         finally:
@@ -107,18 +107,18 @@ def _small_run(config: Config, folder: Path) -> Iterator[Run]:
 
 
 def _write_nothing(step: int, replicated: State, shards: dict[int, State]) -> None:
-    """A checkpoint that is not written."""
+    """Write no checkpoint."""
 
 
 def _go_on(run: Run, steps: int) -> None:
-    """Let the run go on for `steps` steps."""
+    """Run `steps` more steps."""
     end = run.layout.env_steps(run.step + steps)
     run.layout = replace(run.layout, config=replace(run.config, total_env_steps=end))
     train(run)
 
 
 def _counted(run: Run, steps: int) -> Amount:
-    """Let the run go on; return what it did, its end included."""
+    """Run `steps` more steps; return what they did, end included."""
     operations = _Operations()
     with FlopCounterMode(display=False) as flops, operations:
         _go_on(run, steps)
@@ -126,7 +126,7 @@ def _counted(run: Run, steps: int) -> Amount:
 
 
 class _Operations(TorchDispatchMode):
-    """Counts operations that would be kernels on a GPU: not views, nor memory that is only taken."""
+    """Counts operations that would be kernels on a GPU: neither views nor mere allocations."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -141,11 +141,11 @@ class _Operations(TorchDispatchMode):
 
 
 def _env_seconds(run: Run, steps: int = 50) -> float:
-    """Return the processor time of one environment's step [s]: the least of a few tries."""
+    """Return the CPU time of one environment's step [s]: the minimum of a few tries."""
     actions = torch.randint(run.envs.num_actions, (steps, run.envs.num_envs))
     tries = []
     for _ in range(3):
-        began = time.process_time()  # of all threads, and whatever else the machine does
+        began = time.process_time()  # of all threads, regardless of other processes
         for action in actions:
             run.envs.send(action)
             run.envs.recv()

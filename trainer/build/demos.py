@@ -25,7 +25,7 @@ _DTYPES |= {"terminated": torch.bool, "truncated": torch.bool}
 
 
 def write_demos(path: Path, demos: Demonstrations, about: Mapping[str, str]) -> None:
-    """Write demonstrations by rename, and only if what is read back is what was to be written."""
+    """Write demonstrations by rename, and only if they read back unchanged."""
     part = path.with_name(f".{path.name}.part")
     try:
         with part.open("wb") as file:
@@ -41,7 +41,7 @@ def write_demos(path: Path, demos: Demonstrations, about: Mapping[str, str]) -> 
 
 
 def read_demos(path: str, spec: EnvSpec, env_id: str) -> Demonstrations:
-    """Return the demonstrations in a file. Raises ConfigError where they are none, or none of this environment."""
+    """Return the demonstrations in a file. Raises ConfigError if it holds none, or none of this environment."""
 
     def refuse(problem: str, remedy: str = "write it as docs/teaching.md says, or with lockstep demos") -> ConfigError:
         return ConfigError("demos.path", path, problem, remedy)
@@ -71,13 +71,13 @@ def read_demos(path: str, spec: EnvSpec, env_id: str) -> Demonstrations:
 
 
 def check_demos(config: Config, spec: EnvSpec) -> None:
-    """Raise ConfigError where the demonstrations that `config` names cannot be learned from in this environment."""
+    """Raise ConfigError if the demonstrations that `config` names cannot be learned from in this environment."""
     if config.demos.path:
         read_demos(config.demos.path, spec, config.env.id)
 
 
 def _flaw(demos: Demonstrations, spec: EnvSpec) -> str:
-    """Say what is wrong with demonstrations whose shape is right; empty: nothing."""
+    """Return what is wrong with demonstrations of the right shape; empty if nothing is."""
     steps, episodes = len(demos.action), len(demos.starts)
     for name, value in demos._asdict().items():
         if name in _DTYPES and (value.dtype is not _DTYPES[name] or value.dim() != 1):
@@ -104,7 +104,7 @@ def _flaw(demos: Demonstrations, spec: EnvSpec) -> str:
 
 
 def _unlike_stacks(demos: Demonstrations, spec: EnvSpec, chunk: int = 1024) -> str:
-    """Say so where observations cannot be put together again from their newest frames; empty: they can."""
+    """Return the problem if observations cannot be rebuilt from their newest frames; empty if they can."""
     if spec.stack == 1:
         return ""
     frames = Frames(spec.obs_shape, spec.stack, spec.stack_pad)
@@ -123,7 +123,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def describe_demos(demos: Demonstrations, config: Config, spec: EnvSpec) -> dict[str, str]:
-    """Return the facts to store with demonstrations of a run's agent."""
+    """Return the metadata to store with demonstrations of a run's agent."""
     return {
         "env": config.env.id,
         "obs_shape": json.dumps(spec.obs_shape),
@@ -148,7 +148,7 @@ def with_demos(
     dtype: torch.dtype,
     make: Callable[[Config, Layout], Replay],
 ) -> Replay:
-    """Return the replay that `make` builds for the run, with the demonstrations that `config` states mixed in."""
+    """Return the replay that `make` builds, with the demonstrations that `config` names mixed in."""
     if not config.demos.path:
         return make(config, layout)
     demos = read_demos(config.demos.path, spec, config.env.id)

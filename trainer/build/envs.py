@@ -1,4 +1,4 @@
-"""Environments of a run: looked at once before it begins, then one backend a shard."""
+"""The environments of a run: inspected once before it starts, then one backend per shard."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import cores_per_rank
 
 EVAL_ENVS, EVAL_SETS = 2**14, 2**16
-"""Environments in one set of evaluation seeds, and sets; together the 2^30 seeds that training never uses."""
+"""Environments in one set of evaluation seeds, and number of sets: 2^30 seeds that training never uses."""
 
 
 def inspect_env(config: Config) -> EnvSpec:
-    """Make one environment (of each task), look at it, close it; what tasks look like is brought to one.
+    """Make one environment (of each task), inspect it and close it; join the specs of several tasks into one.
 
-    Raises ValueError with one line if it cannot be trained on.
+    Raises ValueError, in one line, if it cannot be trained on.
     """
 
     def inspect(env_id: str) -> EnvSpec:
@@ -51,7 +51,7 @@ def build_envs(
     per_shard: int | None = None,
     render: bool = False,
 ) -> ShardedEnvs:
-    """Make this rank's environments, one backend a shard; those of evaluation have seeds of their own, in sets."""
+    """Make this rank's environments, one backend per shard; evaluation has seeds of its own, in sets."""
     count = per_shard or (layout.eval_envs_per_shard if evaluation else layout.envs_per_shard)
     first = eval_set * EVAL_ENVS
     env = config.env
@@ -79,13 +79,13 @@ def build_envs(
 
 
 def task_of_lanes(layout: Layout, envs_per_shard: int, device: torch.device) -> torch.Tensor | None:
-    """Return the task of each of this rank's environments, [N], of which each shard has so many; None without tasks."""
+    """Return the task of each of this rank's environments, [N], `envs_per_shard` in each shard; None without tasks."""
     tasks = layout.tasks(envs_per_shard)
     return None if tasks is None else torch.tensor(tasks, device=device)
 
 
 def _kwargs(env: EnvConfig, env_id: str) -> dict[str, Any]:
-    """Return what the constructor of `env_id` is given; with tasks each has its own."""
+    """Return the constructor's arguments for `env_id`; with tasks, each has its own."""
     stated: dict[str, Any] = json.loads(env.kwargs)
     mine: dict[str, Any] = stated.get(env_id, {}) if env.tasks else stated
     return mine

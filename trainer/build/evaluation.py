@@ -1,4 +1,4 @@
-"""Evaluation of a network: environments and exploration of its own, episodes shared out over all shards."""
+"""Evaluation of a network, with its own environments and exploration, episodes spread over all shards."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from trainer.types import Envs, Episode, Given
 def build_evaluator(
     config: Config, layout: Layout, spec: EnvSpec, net: nn.Module, ranks: Ranks, spans: Spans
 ) -> Callable[[], list[Episode]]:
-    """Return what plays config.eval.episodes, spread over all shards, and gathers them. The result is a collective."""
+    """Return a function that plays config.eval.episodes over all shards and gathers them; the call is a collective."""
 
     def note() -> None:
-        with spans("eval"):  # who watches this rank sees that it gets on
+        with spans("eval"):  # shows this rank's watchdog that it makes progress
             pass
 
     def evaluate() -> list[Episode]:
@@ -63,7 +63,7 @@ def play_episodes(
 def build_eval_policy(
     config: Config, layout: Layout, envs: Envs, net: nn.Module, device: torch.device, *, eval_set: int = 0
 ) -> Actor:
-    """Return the policy of an evaluation: no noise, and the little exploration that the evaluation states."""
+    """Return the evaluation policy: no noise, and only as much exploration as the evaluation states."""
     first = eval_set * EVAL_ENVS
     streams = {shard: seeding.generator(config.seed, "evaluation", first + shard, device) for shard in layout.owned}
     given = Given(task=task_of_lanes(layout, envs.num_envs // layout.shards_per_rank, device))

@@ -1,4 +1,4 @@
-"""The loss of a run: one of the families, with what is added to it."""
+"""The loss of a run: one of the families, plus added terms."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def build_loss(
     parts = _parts(config, spec, net, draws, device, teacher)
     if parts:
         loss = functools.partial(joint, base=loss, parts=parts)
-    if config.pixels.shift:  # around everything, so that what is added sees the same images
+    if config.pixels.shift:  # outermost, so that added terms see the same images
         loss = functools.partial(shifted, base=loss, draws=draws, pixels=config.pixels.shift)
     return loss
 
@@ -94,7 +94,7 @@ def _parts(
     device: torch.device,
     teacher: Teacher | None,
 ) -> dict[str, Part]:
-    """What is added to it, by the name of its metric."""
+    """The terms added to it, by the name of their metric."""
     parts: dict[str, Part] = {}
     if config.pixels.spr > 0:
         parts["spr_loss"] = functools.partial(spr, online=net, weight=config.pixels.spr)

@@ -1,4 +1,4 @@
-"""Products of matrices with few columns or rows as sums: within a graph on a CPU that is faster than BLAS."""
+"""Matrix products with few columns or rows as sums: within a graph on a CPU, faster than BLAS."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import torch
 from torch import Tensor
 
 FEW = 8
-"""Columns up to which a sum is the faster one."""
+"""Columns up to which a sum is faster."""
 ROWS = 2
-"""Rows up to which it is, of whatever columns: acting in one or two environments."""
+"""Rows up to which it is, for any number of columns: acting in one or two environments."""
 _aten = torch.ops.aten
 
 
 def narrow_products() -> dict[Any, Callable[..., Any]]:
-    """Return decompositions for a tracer: those products that are sums here; all others stay what they are."""
+    """Return decompositions of those products into sums, for a tracer; all others are left alone."""
     return {_aten.mm.default: _mm, _aten.addmm.default: _addmm}
 
 
 def _mm(a: Tensor, b: Tensor) -> Any:
-    """Return a @ b, [M, K] and [K, N] -> [M, N], where one of these forms fits."""
+    """Return a @ b, [M, K] and [K, N] -> [M, N], if one of these forms fits."""
     if (b.shape[1] > FEW and a.shape[0] > ROWS) or a.device.type != "cpu":
         return NotImplemented
-    if a.stride(1) == 1 and b.stride(0) == 1:  # a layer with few outputs, or of few rows: both lie along what is summed
+    if a.stride(1) == 1 and b.stride(0) == 1:  # a layer with few outputs or rows: both contiguous along the sum
         return (a[:, None] * b.t()).sum(-1)
-    if a.stride(0) == 1 and b.stride(1) == 1 and b.shape[1] <= FEW:  # the gradient of one with few inputs
+    if a.stride(0) == 1 and b.stride(1) == 1 and b.shape[1] <= FEW:  # the gradient of a layer with few inputs
         return (b[:, :, None] * a.t()[:, None]).sum(0).t()
     return NotImplemented
 

@@ -37,7 +37,7 @@ from trainer.runtime.ranks import cores_per_rank
 from trainer.types import State
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
-"""What weights, targets and returns are kept in, by `runtime.dtype`."""
+"""dtype of weights, targets and returns, by `runtime.dtype`."""
 
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -57,14 +57,14 @@ class Weights:
 
 
 def threads(config: Config, spec: EnvSpec, launch: Launch) -> int:
-    """Return how many CPU threads this rank's torch gets: small networks lose time by sharing."""
+    """Return the number of CPU threads for this rank's torch: sharing makes small networks slower."""
     if config.runtime.threads:
         return config.runtime.threads
     return cores_per_rank(launch) if torso_kind(config, spec) in ("nature", "impala") else 1
 
 
 def torso_kind(config: Config, spec: EnvSpec) -> str:
-    """Return the torso that `auto` stands for."""
+    """Return the torso, with `auto` resolved."""
     if config.net.torso != "auto":
         return config.net.torso
     if len(spec.obs_shape) != 3:
@@ -90,7 +90,7 @@ def check_torso(config: Config, spec: EnvSpec) -> None:
 
 
 def build_net(config: Config, spec: EnvSpec, device: torch.device) -> QNetwork | RecurrentQNetwork:
-    """Make a Q-network; all calls with one config give the same weights, on every rank."""
+    """Make a Q-network; the same config gives the same weights, on every rank."""
     kind = torso_kind(config, spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeding.stream_seed(config.seed, "weights"))
@@ -128,7 +128,7 @@ def build_torso(config: Config, kind: str, obs_shape: tuple[int, ...]) -> Vector
 
 
 def build_head(config: Config, features: int, num_actions: int) -> nn.Module:
-    """Make the head of the network: features in, what is said about each action out."""
+    """Make the head of the network: features in, outputs per action out."""
     net = config.net
     if net.ensemble > 1:
         return EnsembleHead(

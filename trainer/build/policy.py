@@ -1,4 +1,4 @@
-"""The policy that acts in training: who finds the best action, and who explores."""
+"""The policy that acts in training: how it finds the best action, and how it explores."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def build_policy(
     device: torch.device,
     teacher: Teacher | None = None,
 ) -> tuple[Actor, Streams]:
-    """Return the policy of this rank's environments, and what its network draws from; all of it the shards' own."""
+    """Return the policy of this rank's environments and what its network draws from; both use per-shard streams."""
     generators = {shard: seeding.generator(config.seed, "policy", shard, device) for shard in layout.owned}
     draws = Streams(generators, device, DTYPES[config.runtime.dtype])
     random = config.net.noisy or config.net.head == "iqn"
@@ -63,7 +63,7 @@ def build_policy(
 def recurrent(
     config: Config, layout: Layout, net: nn.Module, num_envs: int, device: torch.device, given: Given
 ) -> RecurrentGreedy:
-    """Return what chooses by a recurrent network, for so many environments of this rank."""
+    """Return the chooser for a recurrent network and `num_envs` environments of this rank."""
     dtype, clip = DTYPES[config.runtime.dtype], config.env.clip_reward
     width, shards = config.net.lstm, layout.owned
     return RecurrentGreedy(net, num_envs, width, shards, device, dtype, clip_reward=clip, given=given)

@@ -1,4 +1,4 @@
-"""The replay memory, and the check that it fits before anything is built."""
+"""The replay memory, and the check, before anything is built, that it fits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from trainer.types import Replay
 def build_replay(
     config: Config, layout: Layout, spec: EnvSpec, net: nn.Module, device: torch.device, dtype: torch.dtype
 ) -> Replay:
-    """Make what keeps experience, of the kind that `config` states, with the demonstrations that it states."""
+    """Make the replay memory that `config` states, with its demonstrations mixed in."""
 
     def own(config: Config, layout: Layout) -> Replay:
         return _own(config, layout, spec, net, device, dtype)
@@ -43,7 +43,7 @@ def build_replay(
 def _own(
     config: Config, layout: Layout, spec: EnvSpec, net: nn.Module, device: torch.device, dtype: torch.dtype
 ) -> Replay:
-    """Make what keeps the run's own experience."""
+    """Make the memory of the run's own experience."""
     if config.replay.kind == "rollout":
         return build_rollouts(config, layout, spec, net, device, dtype)
     if config.replay.kind == "sequence":
@@ -56,7 +56,7 @@ def _transitions(
 ) -> ReplayMemory:
     where = torch.device("cpu") if config.replay.device == "cpu" else device
     frames = Frames(spec.obs_shape, spec.stack, spec.stack_pad)
-    sarsa = config.loss.target == "sarsa"  # a transition waits until the action behind its window is known
+    sarsa = config.loss.target == "sarsa"  # a transition waits until the action after its window is known
     ring = Ring(
         layout.rows_per_lane(spec.stack),
         layout.envs_per_rank,
@@ -92,7 +92,7 @@ def _transitions(
 
 
 def _head_mask(config: Config, layout: Layout, where: torch.device) -> HeadMask | None:
-    """Return what says which heads learn from which transition; None: all from all."""
+    """Return the mask of which heads learn from which transition; None: all from all."""
     if config.net.ensemble == 1 or config.loss.bootstrap_mask == 1:
         return None
     return HeadMask(
@@ -106,7 +106,7 @@ def _head_mask(config: Config, layout: Layout, where: torch.device) -> HeadMask 
 
 
 def check_memory(config: Config, layout: Layout, spec: EnvSpec, device: torch.device, launch: Launch) -> str:
-    """Return what the replay will take, in words. Raises ConfigError if this machine's ranks cannot hold it."""
+    """Return the memory that the replay takes, in words. Raises ConfigError if this machine's ranks cannot hold it."""
     if config.replay.kind == "rollout":
         return check_rollout_memory(config, layout, spec, device, launch)
     if config.replay.kind == "sequence":

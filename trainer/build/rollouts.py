@@ -20,7 +20,7 @@ from trainer.types import Given
 def build_rollouts(
     config: Config, layout: Layout, spec: EnvSpec, net: nn.Module, device: torch.device, dtype: torch.dtype
 ) -> RolloutMemory:
-    """Make what keeps the running rollout of this rank's environments."""
+    """Make the memory of the current rollout of this rank's environments."""
 
     def values(obs: Tensor, task: Tensor | None) -> Tensor:
         best: Tensor = net(obs, Given(task=task)).q.amax(1)
@@ -40,7 +40,7 @@ def build_rollouts(
         gamma=replay.gamma,
         trace=replay.trace,
         clip_reward=config.env.clip_reward,
-        # all others reset within the step
+        # all other backends reset within the step
         resets=any(one.kind == "native" for one in spec.tasks or (spec,)) or config.env.autoreset == "next_step",
         dtype=dtype,
         storage=storage,
@@ -50,7 +50,7 @@ def build_rollouts(
 
 
 def check_rollout_memory(config: Config, layout: Layout, spec: EnvSpec, device: torch.device, launch: Launch) -> str:
-    """Return what a rollout will take, in words. Raises ConfigError if this machine's ranks cannot hold it."""
+    """Return the memory that a rollout takes, in words. Raises ConfigError if this machine's ranks cannot hold it."""
     steps, storage = config.replay.rollout, _storage(config, device)
     one = RolloutMemory.transition_bytes(spec.obs_shape, spec.obs_dtype)
     mine = steps * layout.envs_per_rank * one

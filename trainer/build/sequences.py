@@ -1,4 +1,4 @@
-"""The memory of R2D2: sequences with the recurrent states in front of them."""
+"""The memory of R2D2: sequences with the recurrent states before them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trainer.runtime.memory import free_bytes
 def build_sequences(
     config: Config, layout: Layout, spec: EnvSpec, device: torch.device, dtype: torch.dtype
 ) -> SequenceMemory:
-    """Make what keeps the sequences of this rank's environments."""
+    """Make the memory of this rank's sequences."""
     storage, replay = _storage(config, device), config.replay
     pin = storage.type == "cpu" and device.type == "cuda"
     frames, rows = Frames(spec.obs_shape, spec.stack, spec.stack_pad), layout.rows_per_lane(spec.stack)
@@ -54,7 +54,7 @@ def build_sequences(
 
 
 def check_sequence_memory(config: Config, layout: Layout, spec: EnvSpec, device: torch.device, launch: Launch) -> str:
-    """Return what sequences will take, in words. Raises ConfigError if this machine's ranks cannot hold them."""
+    """Return the memory that sequences take, in words. Raises ConfigError if this machine's ranks cannot hold them."""
     storage, rows = _storage(config, device), layout.rows_per_lane(spec.stack)
     row = Ring.row_bytes(Frames(spec.obs_shape, spec.stack, spec.stack_pad).frame_shape, spec.obs_dtype)
     itemsize = DTYPES[config.runtime.dtype].itemsize

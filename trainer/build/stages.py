@@ -1,4 +1,4 @@
-"""Replicas spread over several ranks by layers: what each has of the network, and how a checkpoint has it whole."""
+"""Replicas spread over several ranks by layers: each rank's part of the network, and the whole in a checkpoint."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Network = QNetwork | RecurrentQNetwork | StageNetwork
 
 
 def meet_stages(config: Config, ranks: Ranks, spans: Spans) -> Meeting | None:
-    """Return whom this rank meets; None where every rank has a replica of its own. A collective."""
+    """Return the groups of this rank; None if every rank has a replica of its own. A collective."""
     if config.sync.stages == 1:
         return None
     return meet(Wire(ranks.rank, ranks.world_size, spans), config.sync.stages, config.runtime.timeout)
 
 
 def build_share(config: Config, spec: EnvSpec, device: torch.device, meeting: Meeting | None) -> Network:
-    """Make this rank's share of the network; the whole of it is on the host for that moment alone."""
+    """Make this rank's share of the network; only while it is made is the whole on the host."""
     if meeting is None:
         return build_net(config, spec, device)
     whole = build_net(config, spec, CPU)
@@ -47,7 +47,7 @@ def check_stages(config: Config, spec: EnvSpec) -> None:
 
 
 def weights_of(net: nn.Module, meeting: Meeting | None) -> Weights:
-    """Return the network as a Stateful, in one format however many ranks it is spread over."""
+    """Return the network as a Stateful, in the same format however many ranks it is spread over."""
     return Weights(net) if meeting is None else JoinedWeights(net, meeting.handoff)
 
 
@@ -70,5 +70,5 @@ class JoinedWeights(Weights):
         return {name: part.view(shape).clone() for (name, shape), part in zip(named, parts, strict=True)}
 
     def load_state_dict(self, state: State) -> None:
-        """Take this stage's part out of the whole."""
+        """Load this stage's part of the whole."""
         self.module.load_state_dict({name: state[name] for name in self.module.state_dict()})

@@ -1,4 +1,4 @@
-"""How the replicas of a run are kept together, and what steps them."""
+"""How the replicas of a run stay in sync, and what steps them."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def build_sync(
 ) -> Strategy:
     """Put the networks into flat buffers and return the strategy that steps them.
 
-    meeting: whom this rank meets where its networks are stages of larger ones; compiler: of the steps, if they are to
-    be compiled, and the strategy steps the whole buffer at once.
+    meeting: the groups of this rank if its networks are stages of larger ones; compiler: of the steps, if they are to
+    be compiled and the strategy steps the whole buffer at once.
     """
     order = functools.partial(level_of, parse_levels(config.optim.levels))
     parts = {"zero1": ranks.world_size, "server": config.sync.servers}
@@ -67,7 +67,7 @@ def build_sync(
 
 
 def _shared(config: Config, flat: FlatParameters, ranks: Ranks, meeting: Meeting | None) -> SharedMemory | None:
-    """Return memory through which all ranks meet, where they are on CPUs of one machine. A collective."""
+    """Return memory for exchanges of all ranks if they are on CPUs of one machine, else None. A collective."""
     together = 1 < ranks.world_size == ranks.local_world_size and ranks.device.type == "cpu" and meeting is None
     if not (together and config.sync.shared_memory):
         return None
@@ -78,7 +78,7 @@ def _local_sgd(
     config: Config, flat: FlatParameters, target: FlatParameters, clipped: ClippedOptimizer, wire: Wire, ranks: Ranks
 ) -> LocalSGD:
     sync = config.sync
-    plain = (sync.outer_lr, sync.outer_momentum) == (1, 0)  # a step of that is the mean itself, less its rounding
+    plain = (sync.outer_lr, sync.outer_momentum) == (1, 0)  # such a step gives the mean itself, up to rounding
     return LocalSGD(
         flat,
         target,
@@ -92,7 +92,7 @@ def _local_sgd(
 
 
 def _distances(config: Config, ranks: Ranks) -> Sequence[int]:
-    """Return how far ahead each rank's next partners in gossip are."""
+    """Return how far ahead each rank's partners in gossip are, in turn."""
     return ring() if config.sync.topology == "ring" else exponential(ranks.world_size)
 
 
@@ -106,11 +106,11 @@ def _server(
 
 
 def build_levels(config: Config, flat: FlatParameters) -> list[Level]:
-    """Return who steps which stretch of the flat buffer: the levels that the user states, then the rest."""
+    """Return the optimizers' stretches of the flat buffer: the levels that the user states, then the rest."""
     stated = parse_levels(config.optim.levels)
     rest = LevelConfig("rest" if stated else "all", config.optim.kind)
     bounds: dict[int, tuple[int, int]] = {}
-    for name, begin, end in flat.names:  # those of a level are neighbours
+    for name, begin, end in flat.names:  # parameters of a level are adjacent
         i = level_of(stated, name)
         bounds[i] = (bounds.get(i, (begin, end))[0], end)
     return [

@@ -21,7 +21,7 @@ from trainer.types import Given, QOut
 
 
 def check_teachers(config: Config, spec: EnvSpec) -> None:
-    """Raise ConfigError or ValueError, in one line, for the first teacher that cannot teach in this environment."""
+    """Raise ConfigError or ValueError, in one line, for the first teacher that does not fit this environment."""
     for i, run in enumerate(config.teacher.runs):
         learned = _read(run)
         if learned.env.tasks:
@@ -45,7 +45,7 @@ def check_teachers(config: Config, spec: EnvSpec) -> None:
 def load_teachers(config: Config, spec: EnvSpec, ranks: Ranks) -> Teacher | None:
     """Return the policy of the teachers' newest good checkpoints, the same on every rank. A collective.
 
-    They compute in the precision of the run: at a temperature of 0.01 a rounding error grows a hundredfold.
+    They compute in the precision of the run: a temperature of 0.01 magnifies a rounding error a hundredfold.
     """
     runs = config.teacher.runs
     if not runs:
@@ -64,7 +64,7 @@ def load_teachers(config: Config, spec: EnvSpec, ranks: Ranks) -> Teacher | None
 
 
 class _OneTask(nn.Module):
-    """A teacher of one task, among the filled-up observations and repeated actions of several."""
+    """A teacher of one task, among the padded observations and repeated actions of several."""
 
     def __init__(self, net: nn.Module, own: EnvSpec, joined: EnvSpec) -> None:
         super().__init__()

@@ -19,14 +19,14 @@ from trainer.nets import QNetwork, RecurrentQNetwork
 
 
 def read_run(run: Path) -> Config:
-    """Return the config of a run, scaled to its shards. Raises ValueError, in one line, where there is no run."""
+    """Return the config of a run, scaled to its shards. Raises ValueError, in one line, if there is no run."""
     stated = read_config(run / "config.json", f"run {run}")
     assert stated.shards is not None, "train writes the shards down"
     return scaled(stated, stated.shards)
 
 
 def find_checkpoint(run: Path, step: int | None) -> checkpoint.Manifest:
-    """Return the newest good checkpoint of a run, or that of a step, every byte checked. Raises ValueError."""
+    """Return a run's newest good checkpoint, or that of a step, every byte checked. Raises ValueError."""
     root = run / "checkpoints"
     try:
         if step is None:
@@ -48,7 +48,7 @@ def find_checkpoint(run: Path, step: int | None) -> checkpoint.Manifest:
 def load_net(
     config: Config, spec: EnvSpec, found: checkpoint.Manifest, device: torch.device
 ) -> QNetwork | RecurrentQNetwork:
-    """Build the online network with the weights of a checkpoint. Raises ValueError where they do not fit."""
+    """Build the online network with the weights of a checkpoint. Raises ValueError if they do not fit."""
     net = build_net(config, spec, device)
     try:
         net.load_state_dict(checkpoint.load(found, ()).replicated["net"])

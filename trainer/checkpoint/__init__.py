@@ -1,6 +1,6 @@
-"""Checkpoints: when a run is stored, each rank writes its shards and rank 0 the rest; any world size can go on from it.
+"""Checkpoints: each rank writes its shards and rank 0 the rest; any world size can resume from them.
 
-Knows states, folders and how ranks agree, nothing of what the states mean. Tensors and JSON only, no pickle.
+Knows states, folders and how ranks agree, but not what the states mean. Tensors and JSON only, no pickle.
 """
 
 from trainer.checkpoint.errors import CheckpointError

@@ -1,13 +1,13 @@
 """State to tensors plus JSON, and back, without loss and without pickle.
 
 A tensor's name is the JSON pointer (RFC 6901) of its place, so no two places share one. In the JSON, plain values are
-themselves; what JSON cannot say is an object with one key that begins with `$`:
+themselves; what JSON cannot express is an object with one key that begins with `$`:
 
     {"$tensor": [name, dtype]}      {"$int": hex}        beyond 64 bits: parsers differ there
     {"$items": [[key, value]]}      {"$float": hex}      NaN with its payload, the infinities
 
-`$items` is a dict that has integer keys or whose keys could be taken for one of these marks. `Blocks` are a list with a
-dict of tensors for each block, so they come back as that, from however many files.
+`$items` is a dict with integer keys, or with keys that could be taken for one of these marks. `Blocks` are a list with
+a dict of tensors for each block, and come back as that, from however many files.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _ALL_DTYPES = {str(value).removeprefix("torch."): value for value in vars(torch)
 def encode(state: State) -> tuple[dict[str, Tensor], Any]:
     """Split a state into named tensors and a JSON value.
 
-    Nothing is copied where that can be avoided: the tensors share memory with the state. Tuples come back as lists.
-    Raises TypeError for a value that is neither a tensor nor JSON (NumPy's included) and ValueError for one that is but
-    cannot be stored; both name its place.
+    Copies are avoided where possible: the tensors share memory with the state. Tuples come back as lists. Raises
+    TypeError for a value that is neither a tensor nor JSON (NumPy's included) and ValueError for one that is but cannot
+    be stored; both name its place.
     """
     tensors, node, blocks = encode_with_blocks(state)
     if blocks:
@@ -41,7 +41,7 @@ def encode(state: State) -> tuple[dict[str, Tensor], Any]:
 
 
 def encode_with_blocks(state: State) -> tuple[dict[str, Tensor], Any, dict[str, Blocks]]:
-    """Do the same with a state that has `Blocks`: they are returned by their place, for `encode_block`."""
+    """Do the same for a state with `Blocks`, which are returned by their place, for `encode_block`."""
     tensors: dict[str, Tensor] = {}
     blocks: dict[str, Blocks] = {}
     return tensors, _encode(state, "", tensors, blocks), blocks
@@ -56,7 +56,7 @@ def encode_block(place: str, index: int, block: Mapping[str, Tensor]) -> dict[st
 
 
 def decode(tensors: Mapping[str, Tensor], node: Any) -> State:
-    """Join what `encode` split. Raises ValueError where the two do not fit together."""
+    """Join what `encode` split. Raises ValueError if the two do not match."""
     used: set[str] = set()
     state = _decode(node, tensors, used)
     if type(state) is not dict:

@@ -1,6 +1,6 @@
-"""Everything that a checkpoint does to the file system, as the few durable actions that it takes.
+"""Everything that a checkpoint does to the file system, as a few durable actions.
 
-Every action passes `point` first: a test that raises or kills there has been at every place where a machine can stop.
+Every action passes `point` first: a test that raises or kills there covers every place where a machine can stop.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Disk:
     point: Callable[[str, Path], None] = _pass
 
     def make(self, folder: Path) -> None:
-        """Make a folder, and durably the ones above it."""
+        """Make a folder and its parents, durably."""
         if folder.is_dir():
             return
         self.make(folder.parent)
@@ -38,7 +38,7 @@ class Disk:
         self.sync(folder.parent)
 
     def write(self, path: Path, chunks: Iterable[bytes | memoryview]) -> FileRecord:
-        """Write a new file through to the device; return its size and hash, taken from the bytes on their way."""
+        """Write a new file through to the device; return its size and hash, computed while writing."""
         digest, size = hashlib.sha256(), 0
         self.point("create", path)
         with path.open("xb") as file:
@@ -83,7 +83,7 @@ class Disk:
         source.rename(target)
 
     def remove(self, folder: Path) -> None:
-        """Delete a folder and all that is in it; a link is deleted, not what it leads to."""
+        """Delete a folder and all that is in it; a link is deleted, not its target."""
         if not folder.is_symlink():
             for path in sorted(folder.rglob("*"), reverse=True):
                 self._remove_one(path)

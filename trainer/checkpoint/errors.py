@@ -1,4 +1,4 @@
-"""What goes wrong with checkpoints, always said in one line."""
+"""What goes wrong with checkpoints, always in one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class CheckpointError(RuntimeError):
 
 
 class DamagedError(CheckpointError):
-    """One stored checkpoint is unfinished or is not what was written; an older one may do."""
+    """One stored checkpoint is unfinished or is not what was written; an older one may be good."""
 
 
 class UntidyError(CheckpointError):

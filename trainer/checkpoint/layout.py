@@ -1,7 +1,7 @@
 """The names in a checkpoint folder, and what each of them means after a crash.
 
 step-000000001000/       a complete checkpoint
-.tmp-step-.../           being written, or given up by a crash: never read
+.tmp-step-.../           being written, or abandoned in a crash: never read
 .old-step-...-0/         complete, set aside while another takes its name: as good as a complete one
 .trash-step-...-0/       being deleted: never read
 """
@@ -47,7 +47,7 @@ def aside(root: Path, mark: str, step: int) -> Path:
 
 
 def shard_stem(shard: int) -> str:
-    """Name the files of a shard, less their endings."""
+    """Name the files of a shard, without their suffixes."""
     return f"shard-{shard:05d}"
 
 
@@ -57,12 +57,12 @@ def file_names(stem: str) -> tuple[str, str]:
 
 
 def block_name(stem: str, leaf: int, block: int) -> str:
-    """Name the file of a block; leaf: of which of the state's `Blocks`, counted in their order."""
+    """Name the file of a block; leaf: index of its `Blocks` among those of the state."""
     return f"{stem}-{leaf}-{block:05d}.safetensors"
 
 
 def stem_of_block(name: str) -> str | None:
-    """Return to which state a block belongs, by the name of its file; None: that is no block's name."""
+    """Return the stem of the state that a block file belongs to; None: not the name of a block."""
     match = _BLOCK.fullmatch(name)
     return match["stem"] if match else None
 

@@ -1,7 +1,7 @@
 """The manifest: what a complete checkpoint consists of. Written last, and sealed with a hash of its own.
 
-The seal is the first field and covers every byte after it, so that a damaged version number is damage and not another
-version. Later format versions must keep it.
+The seal is the first field and covers every byte after it, so that a damaged version number is seen as damage, not as
+another version. Later format versions must keep it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trainer.types import State
 
 FORMAT = "lockstep-checkpoint"
 VERSION = 2
-"""1: a state lies in two files. 2: its `Blocks`, if it has any, in a file each besides."""
+"""1: a state is two files. 2: and one more file for each block of its `Blocks`, if it has any."""
 
 _MAX_BYTES = 64 << 20
 _SEAL = b'{\n  "sha256": "'
@@ -73,13 +73,13 @@ def to_bytes(manifest: Manifest) -> bytes:
 
 
 def seal(fields: dict[str, Any]) -> bytes:
-    """Render the fields of a manifest behind the hash of their text."""
+    """Render the fields of a manifest, preceded by the hash of their text."""
     rest = json.dumps({"": "", **fields}, indent=2, allow_nan=False).encode().removeprefix(b'{\n  "": "') + b"\n"
     return _SEAL + hashlib.sha256(rest).hexdigest().encode() + rest
 
 
 def read(folder: Path) -> Manifest:
-    """Read the manifest of a checkpoint; the other files are not looked at.
+    """Read the manifest of a checkpoint; the other files are not read.
 
     Raises DamagedError if there is none or it is malformed, CheckpointError if its format is newer than this program.
     """
@@ -90,7 +90,7 @@ def read(folder: Path) -> Manifest:
         raise
     except FileNotFoundError:
         raise DamagedError(f"{path}: missing, so the checkpoint is unfinished") from None
-    except Exception as error:  # whatever a file made to do harm can provoke: RecursionError, OverflowError, ...
+    except Exception as error:  # whatever a malicious file can provoke: RecursionError, OverflowError, ...
         raise DamagedError(f"{path}: {one_line(error)}") from error
 
 
@@ -131,7 +131,7 @@ def _parse(folder: Path, raw: bytes) -> Manifest:
 
 
 def _check_names(files: dict[str, FileRecord], shards: int) -> None:
-    # Exactly the names that this program gives: one that leads out of the folder cannot be among them.
+    # Exactly the names that this program gives: none of them leads out of the folder.
     if len(files) < 2 * (shards + 1):
         raise ValueError(f"it lists {len(files)} files for {shards} shards")
     stems = {layout.REPLICATED, *map(layout.shard_stem, range(shards))}

@@ -1,4 +1,4 @@
-"""What a checkpoint needs of the process group, and the one way in which ranks agree that something went well."""
+"""What a checkpoint needs from the process group, and the one way in which ranks agree that something succeeded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Ranks(Protocol):
     def world_size(self) -> int: ...
 
     def gather(self, obj: Any) -> list[Any]:
-        """Return every rank's object, a small JSON value, in the order of ranks. A collective."""
+        """Return every rank's object, a small JSON value, in rank order. A collective."""
 
 
 def agree(ranks: Ranks, doing: str, work: Callable[[], Any]) -> list[Any]:

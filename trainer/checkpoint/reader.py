@@ -25,7 +25,7 @@ class Loaded(NamedTuple):
 def load(source: Manifest | Path, shards: Iterable[int]) -> Loaded:
     """Read the replicated state and the states of some shards. Not a collective.
 
-    Only the files of these are opened; each is compared with its hash first, because a path can come from a user or
+    Only their files are opened; each is checked against its hash first, because a path can come from a user or
     another rank. Raises CheckpointError, in one line, for anything that is not a good checkpoint with these shards.
     """
     found = source if isinstance(source, Manifest) else manifest.read(Path(source))
@@ -46,5 +46,5 @@ def _read(found: Manifest, stem: str) -> State:
             if name != text:
                 tensors |= tensorfile.unpack(found.folder / name)
         return codec.decode(tensors, manifest.parse_json((found.folder / text).read_bytes()))
-    except Exception as error:  # a file made to do harm, with a hash that fits, can provoke any
+    except Exception as error:  # a malicious file with a matching hash can provoke any
         raise DamagedError(f"{found.folder / stem}: {one_line(error)}") from error

@@ -1,4 +1,4 @@
-"""Which folders stay: clearing up after a crash, and keeping the newest few.
+"""Which folders stay: cleaning up after a crash, and keeping the newest few.
 
 Nothing complete is deleted before a newer one is in place.
 """
@@ -13,7 +13,7 @@ from trainer.checkpoint.errors import CheckpointError, DamagedError
 
 
 def recover(root: Path, disk: Disk) -> None:
-    """Remove what an interrupted save left, and give back its name to a checkpoint that was set aside."""
+    """Remove what an interrupted save left, and restore the name of a checkpoint that was set aside."""
     for entry in layout.entries(root):
         if entry.mark in (".tmp-", ".trash-"):
             disk.remove(entry.path)
@@ -23,7 +23,7 @@ def recover(root: Path, disk: Disk) -> None:
 
 
 def commit(root: Path, step: int, disk: Disk) -> None:
-    """Give the written folder its final name; one that has that name already is set aside, not deleted."""
+    """Give the written folder its final name; a folder that already has it is set aside, not deleted."""
     name = layout.final(root, step)
     if name.exists() or name.is_symlink():
         disk.rename(name, layout.aside(root, ".old-", step))
@@ -34,7 +34,7 @@ def commit(root: Path, step: int, disk: Disk) -> None:
 def prune(root: Path, step: int, keep: int, disk: Disk) -> None:
     """Delete all but the checkpoint just saved and the newest `keep - 1` complete ones before it.
 
-    Later steps are left alone: they are of another course of this run, and for its user to judge.
+    Later steps are left alone: they belong to another course of this run, and are for its user to judge.
     """
     room = keep - 1
     for entry in layout.entries(root):
@@ -43,12 +43,12 @@ def prune(root: Path, step: int, keep: int, disk: Disk) -> None:
         if entry.mark == "":
             try:
                 complete = _looks_complete(entry.path)
-            except CheckpointError:  # of a newer program, and for it to judge
+            except CheckpointError:  # from a newer version, and for it to judge
                 continue
             if complete and room > 0:
                 room -= 1
                 continue
-        # First out of the way in one step: no half-deleted folder ever has the name of a complete one.
+        # First moved away in one step: no half-deleted folder ever has the name of a complete one.
         trash = layout.aside(root, ".trash-", entry.step)
         disk.rename(entry.path, trash)
         disk.remove(trash)

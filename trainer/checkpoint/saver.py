@@ -1,7 +1,7 @@
-"""The checkpoints of a run while it trains: each is taken in an instant, and written by a thread beside the training.
+"""The checkpoints of a run while it trains: each is taken in an instant, and written by a background thread.
 
-One at a time: a save waits for the one before. One that fails is told and costs nothing but itself, until too many fail
-in a row. Every rank knows at the same step, because there every rank waits for its own thread, and those have agreed.
+One at a time: a save waits for the previous one. A failed save is reported and costs nothing but itself, until too many
+fail in a row. All ranks know at the same step, because there each waits for its own thread, and those have agreed.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _DISK = Disk()
 class Saver:
     """Writes the checkpoints of one run into `root`, one folder that all ranks see.
 
-    ranks: who meet in the threads, by a way that nothing else uses; info, keep: those of `save`; failures: at so many
-    saves in a row that fail it is an error; warn: takes a line about each one that failed, on rank 0, in the thread.
+    ranks: the process group of the threads, which nothing else uses; info, keep: as for `save`; failures: how many
+    failed saves in a row are an error; warn: takes a line about each failed save, on rank 0, in the thread.
 
-    A checkpoint shares files with the last but one, not with the last: what damages a file costs one of the newest two.
-    Where only one is kept, it is the last that it shares with.
+    A checkpoint shares files with the second-to-last, not with the last: a damaged file costs one of the newest two.
+    If only one is kept, it shares with the last.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class Saver:
         self._error: Exception | None = None
 
     def begin(self, step: int, replicated: State, shards: Mapping[int, State]) -> None:
-        """Take the states as they are, and write them from here on. A collective; `replicated` is rank 0's.
+        """Take the states as they are now, and start to write them. A collective; `replicated` is rank 0's.
 
-        `Blocks` in the states must be new ones. Waits for the save before, and raises what `finish` does.
+        `Blocks` in the states must be new ones. Waits for the previous save, and raises what `finish` does.
         """
         self.finish()
         parts, problem = self._freeze(replicated, shards)
@@ -61,9 +61,9 @@ class Saver:
         self._worker.begin(lambda: self._write(step, parts, problem, list(shards)))
 
     def finish(self) -> bool:
-        """Wait for what `begin` began; return whether it is stored. A collective.
+        """Wait for the save that `begin` started; return whether it is stored. A collective.
 
-        Raises CheckpointError, on every rank, when that is one failure in a row too many.
+        Raises CheckpointError, on every rank, if that is one failure in a row too many.
         """
         if not self._begun:
             return True
@@ -73,7 +73,7 @@ class Saver:
         if error is None:
             self._failed = 0
             return True
-        if not isinstance(error, CheckpointError):  # a peer is gone, which is no matter of storage
+        if not isinstance(error, CheckpointError):  # a peer is gone, which is not a storage problem
             raise error
         self._failed += 1
         if self._failed >= self.failures:
@@ -81,7 +81,7 @@ class Saver:
         return False
 
     def _freeze(self, replicated: State, shards: Mapping[int, State]) -> tuple[list[Part], Exception | None]:
-        """Return the parts of this rank, or what went wrong: to be told when the ranks meet."""
+        """Return the parts of this rank, or what went wrong: to be reported when the ranks meet."""
         apart = min(self.keep, 2)
         base = self._stored[-apart] if len(self._stored) >= apart else None
         states = {layout.shard_stem(shard): state for shard, state in shards.items()}

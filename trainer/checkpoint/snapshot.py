@@ -1,4 +1,4 @@
-"""What of a state is written, and what is on the disk already: settled in an instant, written while training goes on.
+"""What part of a state to write and what is on disk already: settled in an instant, written while training goes on.
 
 Small tensors are copied. `Blocks` are not: those that did not change since an earlier checkpoint become links to its
 files, and the others are fetched one by one when it is their turn.
@@ -39,18 +39,18 @@ class Part:
     tensors: dict[str, Tensor]
     node: Any
     blocks: dict[str, Blocks]  # by their place in the state
-    wanted: list[list[tuple[str, str, int]]] = field(default_factory=list)  # of each, in turn: file, place, block
+    wanted: list[list[tuple[str, str, int]]] = field(default_factory=list)  # of each, in order: file, place, block
     kept: list[str] = field(default_factory=list)  # files of the base
     base: Base | None = None
 
     def release(self) -> None:
-        """Let the owners of blocks go on without regard to this."""
+        """Let the owners of blocks overwrite them again."""
         for blocks in self.blocks.values():
             blocks.release()
 
 
 def refer(stem: str, state: State) -> Part:
-    """Return a state that is written before anybody changes it; nothing is copied."""
+    """Return a state that is written before anything changes it; nothing is copied."""
     part = Part(stem, *codec.encode_with_blocks(state))
     _claim(part, None)
     return part
@@ -80,7 +80,7 @@ def _claim(part: Part, base: Base | None) -> None:
 
 
 def write(parts: Sequence[Part], folder: Path, disk: Disk) -> Iterator[tuple[str, FileRecord]]:
-    """Write the files of states, blocks first as they hold up their owners; yield the name and record of each."""
+    """Write the files of states, blocks first since they hold up their owners; yield the name and record of each."""
     queues = [(part, queue) for part in parts for queue in part.wanted]
     for turn in range(max((len(queue) for _, queue in queues), default=0)):
         for part, queue in queues:
@@ -102,7 +102,7 @@ def _block(part: Part, place: str, block: int) -> dict[str, Tensor]:
 
 
 def _link(base: Base | None, name: str, folder: Path, disk: Disk) -> FileRecord:
-    """Let a file of the base be in `folder` as well: by a link, or as a copy where the file system has no links."""
+    """Put a file of the base into `folder` as well: as a link, or as a copy where the file system has no links."""
     assert base is not None, "only a base keeps blocks from being wanted"
     source, record = base.folder / name, base.files[name]
     try:

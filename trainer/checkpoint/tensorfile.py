@@ -1,6 +1,6 @@
 """One safetensors file: written as a stream of chunks, read by the library.
 
-The library's own writer is not used: it can neither hash on the way nor report a full disk with its errno.
+The library's own writer is not used: it can neither hash while writing nor report a full disk with its errno.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DTYPES = {
     torch.int64: "I64",
     torch.float64: "F64",
 }
-_CHUNK = 16 << 20  # bytes; large enough for the disk, small beside a replay ring
+_CHUNK = 16 << 20  # bytes; large enough for the disk, small next to a replay ring
 
 
 def pack(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
@@ -61,7 +61,7 @@ def unpack(path: Path) -> dict[str, Tensor]:
     Raises whatever the library does for a malformed file (SafetensorError, KeyError, OSError).
     """
     with safe_open(path, framework="pt", device="cpu") as file:
-        # Clones: what the library returns may be a map of the file, which is deleted while the run goes on.
+        # Clones: what the library returns may be mapped from the file, which is deleted while the run goes on.
         return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
 
 

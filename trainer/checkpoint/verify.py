@@ -1,4 +1,4 @@
-"""Whether a checkpoint is what was written, and which one to go on from."""
+"""Whether a checkpoint is what was written, and which one to resume from."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from trainer.checkpoint import layout, manifest
 from trainer.checkpoint.errors import CheckpointError, DamagedError, one_line
 from trainer.checkpoint.manifest import Manifest
 
-_THREADS = 8  # reading and hashing both leave the interpreter free
+_THREADS = 8  # reading and hashing both release the GIL
 
 
 def latest(root: Path, warn: Callable[[str], None]) -> Manifest | None:
-    """Return the newest checkpoint of which every byte is as written; None if none was ever completed.
+    """Return the newest checkpoint whose every byte is as written; None if none was ever completed.
 
     Damaged and unfinished ones are skipped, with a line to `warn` that names the file and the reason. Only rank 0 need
     do this; the others can be told the folder. Changes nothing on disk.

@@ -1,4 +1,4 @@
-"""A thread that stays, for work that is done now and then beside the training."""
+"""A persistent thread, for occasional work in the background of training."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Task = Callable[[], None]
 
 
 class Worker:
-    """Does one task at a time, in a thread that begins with the first and ends when nobody has this worker any more.
+    """Does one task at a time, in a thread that starts with the first and ends when nothing refers to this worker.
 
-    One thread for all tasks, because malloc keeps memory for every thread (an arena, of up to eight for each core):
-    were there a thread for each, what the largest task needs would in time be held in all of them.
+    One thread for all tasks, because malloc keeps memory per thread (an arena, of up to eight per core): with a thread
+    per task, each arena would in time hold what the largest task needs.
     """
 
     def __init__(self, name: str) -> None:
@@ -27,7 +27,7 @@ class Worker:
         self._thread: threading.Thread | None = None
 
     def begin(self, task: Task) -> None:
-        """Do `task` as soon as the one before is done; an exception that leaves it is only printed."""
+        """Do `task` as soon as the previous one is done; an exception that it raises is only printed."""
         self._idle.wait()
         self._idle.clear()
         if self._thread is None:

@@ -33,7 +33,7 @@ def save(
 ) -> Path:
     """Store a checkpoint and delete all but the newest `keep`; return its folder. A collective.
 
-    `replicated`, `info` and `keep` are rank 0's; `shards` are those that this rank owns, together 0, 1, ...
+    `replicated`, `info` and `keep` are rank 0's; `shards` are those that this rank owns, over all ranks 0, 1, ...
     The root must be one folder that all ranks see. Writing is synchronous: the states may change afterwards.
     Raises CheckpointError on every rank if anything fails on one; what was stored before is then still there, unless
     it is an UntidyError: the new checkpoint is complete and only old ones could not be deleted.
@@ -60,7 +60,7 @@ def save_parts(
     disk: Disk,
     written: dict[str, FileRecord],
 ) -> None:
-    """Store what `parts` returns of this rank, as `save` does, and note the files in `written`. A collective.
+    """Store what `parts` returns on this rank, as `save` does, and note the files in `written`. A collective.
 
     Whatever `parts` raises fails the save on all ranks.
     """
@@ -130,7 +130,7 @@ def _save(
 
 
 def _check_agreement(plans: list[dict[str, Any]]) -> int:
-    """Return the number of shards. Raises CheckpointError, on every rank alike as all see the same plans."""
+    """Return the number of shards. Raises CheckpointError, on every rank alike, since all see the same plans."""
     steps = [plan["step"] for plan in plans]
     if len(set(steps)) > 1:
         raise CheckpointError(f"ranks disagree on the step to save: {steps}")

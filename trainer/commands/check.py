@@ -1,4 +1,4 @@
-"""`lockstep check`: say whether a run can work on so many ranks, in an instant: torch is not imported, nothing made."""
+"""`lockstep check`: say at once whether a run can work on so many ranks, without importing torch or making anything."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainer.runtime.launched import Launch
 from trainer.validate import validate
 
 _GPUS = (Path("/proc/driver/nvidia"), Path("/dev/kfd"), Path("/dev/dxg"))
-"""What is there with the drivers of GPUs that torch can use."""
+"""Paths that exist if a driver is installed for GPUs that torch can use."""
 
 
 def command(arguments: Sequence[str]) -> int:
@@ -25,7 +25,7 @@ def command(arguments: Sequence[str]) -> int:
 
 
 def check(stated: Config, ranks: int) -> tuple[Config, Config]:
-    """Return the config with its number of shards, and as it is scaled for them. Raises ConfigError."""
+    """Return the config with its number of shards, and the same scaled to them. Raises ConfigError."""
     if stated.shards is None:
         stated = replace(stated, shards=replicas(stated, ranks))
     assert stated.shards is not None
@@ -37,7 +37,7 @@ def check(stated: Config, ranks: int) -> tuple[Config, Config]:
 
 
 def check_early(request: Request, launch: Launch) -> None:
-    """Raise ConfigError for what cannot work, as far as that can be said without torch, which has to count GPUs."""
+    """Raise ConfigError for what cannot work, as far as is known without torch, which has to count GPUs."""
     ranks = launch.world_size if launch.by_torchrun else request.ranks
     if ranks is None and (request.config.runtime.device == "cpu" or not any(path.exists() for path in _GPUS)):
         ranks = 1

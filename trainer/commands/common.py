@@ -1,4 +1,4 @@
-"""What several commands share: how a rank fails, how a line is told, how JSON is written."""
+"""What several commands share: how a rank fails, printing a line, writing JSON."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _LOOK = 0.05  # s
 
 
 def fail(error: BaseException, ranks: Ranks, hint: str = "") -> int:
-    """Tell the first cause, make the peers end, and leave without waiting for any of them.
+    """Report the first cause, make the peers end, and leave without waiting for any of them.
 
-    hint: where one can read more.
+    hint: where to read more.
     """
     told = f"{type(error).__name__}: {error}" if not isinstance(error, AgreedError) else str(error)
     cause = condense(told)
     until = time.monotonic() + (LAST_WORDS if lost_peer(error) else 0.0)
     while time.monotonic() < until and signal.SIGTERM not in stop.heard:
-        time.sleep(_LOOK)  # the launcher blames the rank that it sees end first; where it asks to end, it has seen one
+        time.sleep(_LOOK)  # the launcher blames the rank that it sees end first; if it asks to end, it has seen one
     first = ranks.watch.report(cause)
     mine = first == f"rank {ranks.rank}: {cause}"
     kind = "agreed" if isinstance(error, AgreedError) else "failed" if mine and not lost_peer(error) else "peer"
@@ -47,11 +47,11 @@ def fail(error: BaseException, ranks: Ranks, hint: str = "") -> int:
         tell_launcher(error)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(EXIT_FAILED)  # a peer may sit in a collective that will never end: no goodbye
+    os._exit(EXIT_FAILED)  # a peer may be in a collective that never ends: exit without cleanup
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON by rename, so that a reader never sees half of it. Raises OSError, and leaves what was there."""
+    """Write JSON by rename, so that no reader sees half of it. Raises OSError, and leaves what was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".tmp")
     try:
@@ -62,7 +62,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def leave_json(path: Path, value: Any) -> None:
-    """Write JSON that a run can do without: a disk that does not take it costs one line, not the run."""
+    """Write JSON that a run can do without: a disk that refuses it costs one line of output, not the run."""
     try:
         write_json(path, value)
     except OSError as error:
@@ -70,5 +70,5 @@ def leave_json(path: Path, value: Any) -> None:
 
 
 def tell(text: str) -> None:
-    """Print a line of our own on stderr."""
+    """Print a `lockstep:` line on stderr."""
     print(f"lockstep: {text}", file=sys.stderr, flush=True)

@@ -85,7 +85,7 @@ def command(rest: list[str]) -> int:
 
 @torch.no_grad()
 def record_episodes(envs: Envs, policy: Policy, quota: Sequence[int], epsilon: float, max_steps: int) -> Demonstrations:
-    """Play until every environment finished its quota of episodes; one that is longer is truncated there."""
+    """Play until every environment has finished its quota; truncate episodes longer than `max_steps`."""
     left = list(quota)
     running: list[list[Step]] = [[] for _ in quota]
     episodes: list[tuple[list[Step], Tensor]] = []
@@ -103,7 +103,7 @@ def record_episodes(envs: Envs, policy: Policy, quota: Sequence[int], epsilon: f
             if cut or ended[i]:
                 episodes.append((steps, after.final_obs[i]))
                 running[i] = []
-                left[i] = left[i] - 1 if ended[i] else 0  # its environment goes on in the same episode
+                left[i] = left[i] - 1 if ended[i] else 0  # its environment is still in the same episode
         timestep = after
     return _join(episodes)
 

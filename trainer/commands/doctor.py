@@ -1,4 +1,4 @@
-"""`lockstep doctor [RUN]`: what happened to a run, or whether this machine can train. Does without what is missing."""
+"""`lockstep doctor [RUN]`: what happened to a run, or whether this machine can train. Works without missing parts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainer.doctor.verdict import Stored, verdict, where
 
 EXIT_BAD_MACHINE = 1
 UNFINISHED = "its save was interrupted"
-"""How `checkpoint.latest` tells of what a run that died was writing, which is no damage."""
+"""How `checkpoint.latest` reports what a run was writing when it died, which is not damage."""
 _WIDTH = 100
 _STYLES = {"ok": "green", "warning": "yellow", "bad": "bold red"}
 
@@ -37,14 +37,14 @@ class Options:
 
 
 def command(rest: list[str]) -> int:
-    """Run `lockstep doctor`. Raises ValueError, in one line, for what is no run."""
+    """Run `lockstep doctor`. Raises ValueError, in one line, if RUN is not a run."""
     options = parse_options(Options, rest, "doctor")
     return show(checks(options.dir)) if options.run is None else tell(options.run)
 
 
 def tell(run: Path) -> int:
     """Print what happened to a run."""
-    gather(run)  # refused before torch is imported, if it is no run
+    gather(run)  # refuses what is not a run before torch is imported
     kept = stored(run)
     evidence = gather(run)
     found = verdict(evidence, kept)
@@ -58,7 +58,7 @@ def tell(run: Path) -> int:
 
 
 def stored(run: Path) -> Stored:
-    """Return the newest checkpoint of which every byte is as it was written."""
+    """Return the newest checkpoint whose every byte is as it was written."""
     try:
         from trainer import checkpoint
     except ImportError as error:
@@ -81,7 +81,7 @@ def stored(run: Path) -> Stored:
 
 
 def show(found: Iterable[Check]) -> int:
-    """Print checks as they come; return whether training can work."""
+    """Print checks as they come; return the exit status."""
     console = Console(highlight=False, soft_wrap=True)
     counts: Counter[str] = Counter()
     for check in found:

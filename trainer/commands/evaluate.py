@@ -80,17 +80,17 @@ def command(rest: list[str]) -> int:
             net = load_net(config, spec, found, device)
             played = play_episodes(config, layout, spec, net, device, eval_set=options.seed)
             parts = ranks.gather(played, patient=True)
-        except BaseException as error:  # KeyboardInterrupt included: the peers must end as well
+        except BaseException as error:  # including KeyboardInterrupt: the peers must end as well
             return fail(error, ranks)
     if launch.rank == 0:
-        # by environment: the order is the same on any number of ranks
+        # by environment: the same order on any number of ranks
         by_env: list[Episode] = sorted((e for part in parts for e in part), key=lambda episode: episode.env)
         _tell(options, layout, by_env, found.step)
     return 0
 
 
 def _with_video_path(arguments: Sequence[str]) -> list[str]:
-    """Give `--video` the name of the default where no .gif follows it."""
+    """Insert the default name after `--video` if no .gif follows it."""
     rest = list(arguments)
     if "--video" in rest:
         after = rest.index("--video") + 1
@@ -100,7 +100,7 @@ def _with_video_path(arguments: Sequence[str]) -> list[str]:
 
 
 def _stated(options: Options, config: Config) -> Config:
-    """Return the run's config with the evaluation that was asked for. Raises ConfigError for numbers out of range."""
+    """Return the run's config with the requested evaluation. Raises ConfigError for numbers out of range."""
     limits = {"episodes": (1, None), "num_envs": (1, None), "epsilon": (0, 1), "seed": (0, EVAL_SETS - 1)}
     for name, (low, high) in limits.items():
         value = getattr(options, name)
@@ -177,7 +177,7 @@ def _cell(values: Sequence[float], digits: int) -> str:
 
 
 def numbers(env_id: str | None, played: Sequence[Episode]) -> dict[str, Any]:
-    """Return statistics and the returns behind them; env_id: of which environment they are, if of one."""
+    """Return statistics and the returns behind them; env_id: their environment, if it is a single one."""
     returns = [episode.ret for episode in played]
     facts: dict[str, Any] = {
         **score(played)._asdict(),

@@ -56,11 +56,11 @@ def command(rest: list[str]) -> int:
     found = find_checkpoint(options.run, options.checkpoint)
     spec = inspect_env(config)
     net = load_net(config, spec, found, torch.device("cpu"))
-    use_bfloat16(net, False)  # its weights are of float32
+    use_bfloat16(net, False)  # its weights are float32
     if options.task is not None:
         assert isinstance(net.head, TaskHead)
         net.head.only = tasks.index(options.task)
-        config = replace(config, env=replace(config.env, id=options.task, tasks=()))  # what the file is of
+        config = replace(config, env=replace(config.env, id=options.task, tasks=()))  # what the file is for
     about = describe(config, spec, found.step)
     try:
         error = export(options.format, net, random_batches(spec.obs_shape, spec.obs_dtype), out, about)
@@ -74,7 +74,7 @@ def command(rest: list[str]) -> int:
 
 
 def describe(config: Config, spec: EnvSpec, step: int) -> dict[str, str]:
-    """Return what a reader of the file needs to build the network and to feed it; JSON where it is not text."""
+    """Return what a reader of the file needs to build and feed the network; JSON for what is not text."""
     return {
         "env": config.env.id,
         "obs_shape": json.dumps(spec.obs_shape),

@@ -1,4 +1,4 @@
-"""What this machine has and lacks for training: one check a line, each by itself, so that a missing part hides none."""
+"""What this machine has and lacks for training: one independent check per line, so that no gap hides another."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ EXTRAS = {
     "plot": ("matplotlib",),
     "export": ("onnx", "onnxruntime", "onnxscript"),
 }
-"""Extra of the distribution -> modules that it brings."""
+"""Extra of the distribution -> modules that it installs."""
 ENVS = (
     ("CartPole-v1", "native", 64, None),
     ("MinAtar/Breakout-v1", "minatar", 64, "minatar"),
-    ("ALE/Pong-v5", "ale", 8, "ale_py"),  # which take their time to begin
+    ("ALE/Pong-v5", "ale", 8, "ale_py"),  # slow to start
 )
-"""Environment, backend, how many, the module that it needs."""
+"""Environment, backend, number of environments, module required."""
 _STEPPING = 1.0  # s
 _FILE, _SYNCS = 64 << 20, 10  # bytes written for the disk's speed; small files for its latency
 _MEETING = 25.0  # s
@@ -76,7 +76,7 @@ def checks(folder: Path) -> Iterator[Check]:
 
 
 def _guarded(name: str, check: Callable[[], list[Check]], *, optional: bool = False) -> list[Check]:
-    """Return the lines of a check; one that breaks is a line as well."""
+    """Return the lines of a check; a check that raises also becomes a line."""
     try:
         return check()
     except Exception as error:
@@ -140,7 +140,7 @@ def _open_files() -> list[Check]:
 
 
 def _disk(folder: Path) -> list[Check]:
-    """Write as a checkpoint is written: a large file, and small ones, each synced."""
+    """Write as a checkpoint does: one large file and small ones, each synced."""
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not (place.is_dir() and os.access(place, os.W_OK)):
         return [Check("disk", "bad", f"cannot write to {place}", "choose another folder with --log.dir")]
@@ -164,7 +164,7 @@ def _disk(folder: Path) -> list[Check]:
 
 
 def _write(path: Path, block: bytes, count: int) -> float:
-    """Return how long it takes until so many blocks are on the disk [s]."""
+    """Return how long it takes to write and sync `count` blocks [s]."""
     began = time.perf_counter()
     with path.open("wb") as file:
         for _ in range(count):
@@ -213,7 +213,7 @@ def _devices() -> list[Check]:
 
 
 def _ranks() -> list[Check]:
-    """Let two processes meet as ranks do."""
+    """Let two processes exchange data as ranks do."""
     import torch
 
     from trainer.sync.probe import Way, backends, meet
@@ -251,7 +251,7 @@ _MEETING_REMEDIES = {
 
 
 def _env(env_id: str, backend: str, count: int) -> list[Check]:
-    """Step environments at random for a second."""
+    """Step environments with random actions for a second."""
     import torch
 
     from trainer.envs import make_backend

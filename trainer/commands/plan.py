@@ -28,7 +28,7 @@ MAKES_TOO = (
     "replay.burn_in",
     "runtime.dtype",
 )
-"""Fields (or sections) that make the network, its losses and its environments."""
+"""Fields (or sections) that determine the network, its losses and its environments."""
 MAKES_NOT = ("env.num_envs", "env.threads", "env.noop_max", "env.fire_reset", "env.sticky")
 
 
@@ -42,7 +42,7 @@ class Columns(Protocol):
 
 
 class Report(Protocol):
-    """What is to be shown."""
+    """A report to print."""
 
     @property
     def title(self) -> str: ...
@@ -78,7 +78,7 @@ def ask(arguments: Sequence[str], ranks: int = 1) -> dict[str, Any]:
 
 
 def count(arguments: Sequence[str]) -> dict[str, Any]:
-    """Return how much is in an update and in a step of that run, counted on a small one."""
+    """Return how much work is in an update and in a step of that run, counted on a small one."""
     from trainer.build.counting import count as count_run
 
     with contextlib.redirect_stdout(io.StringIO()):
@@ -86,7 +86,7 @@ def count(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def key(config: Config) -> str:
-    """Return the fields that make the network, its losses and its environments, where they are not the default."""
+    """Return the non-default fields that determine the network, its losses and its environments."""
     made = {
         name: after
         for name, (_, after) in changes(Config(), config).items()
@@ -115,7 +115,7 @@ def _config(arguments: Sequence[str]) -> Config:
         problem = "the model of a cluster knows replicas of one rank each"
         raise ConfigError("sync.stages", config.sync.stages, problem, "plan without it")
     shards = config.shards or len(config.env.tasks) or 1
-    validate(dataclasses.replace(config, shards=shards, sync=SyncConfig()), 1)  # batches may be made to fit more ranks
+    validate(dataclasses.replace(config, shards=shards, sync=SyncConfig()), 1)  # batches can be made to fit more ranks
     return config
 
 

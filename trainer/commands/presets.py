@@ -49,8 +49,8 @@ def _table() -> Table:
 
 
 def describe(name: str, make: Callable[[], Config]) -> str:
-    """Return the environment and the first line of a preset's docstring; a variant says what it derives from."""
-    function = getattr(make, "func", None)  # of functools.partial, whose own docstring is not meant
+    """Return the environment and first line of a preset's docstring; for a variant, what it derives from."""
+    function = getattr(make, "func", None)  # of functools.partial, whose own docstring is not wanted
     family = max((other for other in PRESETS if name.startswith(f"{other}-")), key=len, default=None)
     text = make.__doc__ if function is None else None
     if text is None:

@@ -1,4 +1,4 @@
-"""A picture of a trained agent: one episode as a GIF."""
+"""Record a trained agent: one episode as a GIF."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from trainer.runtime.headless import draw_offscreen
 from trainer.types import Policy, Rates
 
 _ATARI_FPS = 60
-_BOARD_FPS = {"minatar": 12, "torch": 12, "toy": 5}  # these have no clock of their own; slow enough to follow
+_BOARD_FPS = {"minatar": 12, "torch": 12, "toy": 5}  # these have no frame rate of their own; slow enough to follow
 _UNKNOWN_FPS = 30
 
 
 def record(
     run_dir: Path, out: Path, *, max_steps: int = 600, seed: int = 0, step: int | None = None, task: int = 0
 ) -> Path:
-    """Write the first episode of evaluation as a GIF, cut after `max_steps`; return its path.
+    """Write the first evaluation episode as a GIF, cut after `max_steps`; return its path.
 
-    It plays on the CPU, with the epsilon of the run's evaluations (0 unless stated). seed chooses the set of
-    evaluation environments, step the checkpoint (default: the newest), task one of several that the run learned.
+    It plays on the CPU, with the epsilon of the run's evaluations (0 unless stated). seed selects the set of evaluation
+    environments, step the checkpoint (default: the newest), task one of those that the run learned.
 
     Raises:
         ValueError: no run, no checkpoint, or an environment that cannot be drawn; in one line.
@@ -59,7 +59,7 @@ def record(
 
 
 def _frames(env_id: str, envs: ShardedEnvs, policy: Policy, epsilon: float, max_steps: int) -> list[NDArray[np.uint8]]:
-    """Play one episode; return a picture of each of its states but the last, which the reset has replaced."""
+    """Play one episode; return a frame of each of its states but the last, which the reset has replaced."""
     timestep = envs.reset()
     frames: list[NDArray[np.uint8]] = []
     for _ in range(max_steps):
@@ -75,21 +75,21 @@ def _frames(env_id: str, envs: ShardedEnvs, policy: Policy, epsilon: float, max_
 
 
 def record_all(run_dir: Path, out: Path, config: Config, *, seed: int = 0, step: int | None = None) -> str:
-    """Record an episode of each task, under its name behind that of `out`; return what was written, in words."""
+    """Record an episode of each task, its name appended to that of `out`; return what was written, in words."""
     names = [f"{out.stem}-{task.replace('/', '-').replace(':', '-')}" for task in config.env.tasks] or [out.stem]
     paths = [record(run_dir, out.with_stem(name), seed=seed, step=step, task=i) for i, name in enumerate(names)]
     return ", ".join(map(str, paths))
 
 
 def _drawn_here(spec: EnvSpec) -> EnvSpec:
-    """Return the same environments, stepped in this process rather than by workers, and by who can draw them."""
+    """Return the same environments, stepped in this process, not by workers, and by a backend that can draw them."""
     physics = spec.kind == "torch" and len(spec.obs_shape) == 1
     kind = "sync" if spec.kind == "async" or physics else spec.kind
     return replace(spec, kind=kind, tasks=tuple(_drawn_here(task) for task in spec.tasks))
 
 
 def _fps(config: Config, env_id: str, kind: str) -> int:
-    """Return at how many pictures per second this environment is seen at its own pace."""
+    """Return the frames per second at which this environment runs at its own pace."""
     if kind == "ale":
         return max(1, _ATARI_FPS // config.env.frame_skip)
     if kind in _BOARD_FPS:

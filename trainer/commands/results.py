@@ -1,4 +1,4 @@
-"""What a finished run leaves behind for people: results.json, the learning curve, a picture of the trained agent."""
+"""What a finished run leaves behind for its user: results.json, the learning curve, a GIF of the trained agent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainer.config import Config
 
 
 def leave_results(stated: Config, run_dir: Path, results: dict[str, Any]) -> None:
-    """Write the results of a finished run into its folder and tell where it is."""
+    """Write the results of a finished run into its folder and print its path."""
     game = None if stated.env.tasks else game_of(stated.env.id)
     if game is not None and "evaluation" in results:
         results = results | {"human_normalized_mean": human_normalized(game, results["evaluation"]["mean"])}

@@ -52,7 +52,7 @@ def command(request: Request, arguments: Sequence[str]) -> int:
 
 
 def _check(request: Request, launch: Launch) -> tuple[Config, Layout, EnvSpec]:
-    """Return the stated config, this rank's layout and the environment; ConfigError or ValueError if it cannot work."""
+    """Return the stated config, this rank's layout and the environment. Raises ConfigError or ValueError."""
     stated, config = check(request.config, launch.world_size)
     assert stated.shards is not None
     device = choose_device(config.runtime.device, launch)
@@ -98,7 +98,7 @@ def _as_rank(request: Request, launch: Launch) -> int:
             box = Box(run_dir, life, launch.rank, ranks.watch, _about(stated, layout, ranks, facts))
             ranks.watch.last_words = box.close
             score = _train(stated, layout, spec, ranks, launch, run_dir, found, box)
-        except BaseException as error:  # KeyboardInterrupt included: the peers must end as well
+        except BaseException as error:  # including KeyboardInterrupt: the peers must end as well
             if ranks.rank == 0 and run_dir is not None:
                 _mark_failed(run_dir, error)
             return fail(error, ranks, "" if run_dir is None else f"what each rank did last: lockstep doctor {run_dir}")
@@ -111,14 +111,14 @@ def _as_rank(request: Request, launch: Launch) -> int:
 
 
 def _facts(stated: Config, spec: EnvSpec) -> dict[str, Any]:
-    """Return what has to be the same on every rank, by name: the program, its config, and the shapes that follow."""
+    """Return what must be the same on every rank, by name: the program, its config, and the shapes that follow."""
     config = {f"--{name}": value for name, value in flatten(stated.to_dict()).items()}
     shapes = {"observations of": list(spec.obs_shape), "a number of actions of": spec.num_actions}
     return config | shapes | code_version()
 
 
 def _about(stated: Config, layout: Layout, ranks: Ranks, facts: dict[str, Any]) -> dict[str, Any]:
-    """Return what a rank's black box tells of its run."""
+    """Return what a rank's black box records about its run."""
     config = json.dumps(stated.to_dict(), sort_keys=True)
     return {
         "rank": ranks.rank,
@@ -141,7 +141,7 @@ def _train(
     found: checkpoint.Manifest | None,
     box: Box,
 ) -> dict[str, Any] | None:
-    """Train to the end and evaluate; return the results, or None if a signal ended the run before."""
+    """Train to the end and evaluate; return the results, or None if a signal stopped the run early."""
     run = build_run(layout.config, layout, spec, ranks, run_dir, launch)
     say = run.logger.message
     say(check_memory(layout.config, layout, spec, ranks.device, launch))
@@ -149,7 +149,7 @@ def _train(
     if found is not None:
         _load(run, found, ranks)
         say(f"resumed at {layout.env_steps(run.step):,} env steps from {found.folder}")
-    if ranks.rank == 0:  # without it nobody can go on with the run, so the first one has to be written
+    if ranks.rank == 0:  # nobody can continue the run without it, so the first one must be written
         keep = leave_json if (run_dir / "config.json").exists() else write_json
         keep(run_dir / "config.json", stated.to_dict())
     met: list[tuple[Place, int]] = ranks.gather((whereabouts(), box.page))
@@ -165,12 +165,12 @@ def _train(
 
 
 def _load(run: Run, found: checkpoint.Manifest, ranks: Ranks) -> None:
-    """Go on where a checkpoint stands. A collective; AgreedError, on every rank, if what it holds does not fit."""
+    """Continue from a checkpoint. A collective; AgreedError, on every rank, if its contents do not fit."""
     problem: Exception | None = None
     try:
         loaded = checkpoint.load(found, run.layout.owned)
         run.load(loaded.replicated, loaded.shards)
-    except Exception as error:  # its hashes are right, but they say nothing of names, types and shapes
+    except Exception as error:  # its hashes match, but they say nothing of names, types and shapes
         problem = error
     told = ranks.gather(None if problem is None else one_line(problem)[:300])
     for rank, cause in enumerate(told):
@@ -180,7 +180,7 @@ def _load(run: Run, found: checkpoint.Manifest, ranks: Ranks) -> None:
 
 
 def _to_the_end(run: Run, run_dir: Path) -> dict[str, Any] | None:
-    """Train and evaluate; return the results, or None if a signal ended the run before."""
+    """Train and evaluate; return the results, or None if a signal stopped the run early."""
     layout, say = run.layout, run.logger.message
     began, began_at = time.monotonic(), run.step
     _status(run, run_dir, "running")
@@ -208,14 +208,14 @@ def _to_the_end(run: Run, run_dir: Path) -> dict[str, Any] | None:
 
 
 def _watch(run: Run, ranks: Ranks, places: list[Place]) -> Watch:
-    """Return what ends this rank, or the next one, if it no longer gets on."""
+    """Return what ends this rank, or the next one, if it makes no progress."""
     runtime = run.config.runtime
     longer = {"save": runtime.save_timeout}
     return Watch(ranks.watch, run.spans, lambda: run.step, places, runtime.timeout, longer)
 
 
 def _status(run: Run, run_dir: Path, state: str) -> None:
-    """Leave a marker that tells a saved run from a failed one, whatever the launcher's exit status says."""
+    """Leave a marker that tells a saved run from a failed one, whatever exit status the launcher returns."""
     if run.peers.rank == 0:
         env_steps = run.layout.env_steps(run.step)
         status = {"state": state, "env_steps": env_steps, "total_env_steps": run.config.total_env_steps}
@@ -223,7 +223,7 @@ def _status(run: Run, run_dir: Path, state: str) -> None:
 
 
 def _mark_failed(run_dir: Path, error: BaseException) -> None:
-    """Turn the marker to `failed`; a disk that cannot take it must not hide the cause."""
+    """Set the marker to `failed`; a disk that refuses it must not hide the cause."""
     with contextlib.suppress(OSError, ValueError):
         path = run_dir / "status.json"
         status = json.loads(path.read_text()) if path.exists() else {}

@@ -1,4 +1,4 @@
-"""A run for a look at its speed: built as `lockstep train` builds it, without checkpoints, trained piece by piece."""
+"""A run for measuring its speed: built as `lockstep train` builds it, without checkpoints, trained piece by piece."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def open_run(stated: Config, folder: Path) -> Iterator[Run]:
             run.write = _write_nothing
         finally:
             for sig, handler in handlers.items():
-                signal.signal(sig, handler)  # a trial has nothing to save: Ctrl-C may end it
+                signal.signal(sig, handler)  # nothing to save in a trial: Ctrl-C may end it
         try:
             with rarely_collected():
                 yield run
@@ -51,7 +51,7 @@ def open_run(stated: Config, folder: Path) -> Iterator[Run]:
 
 
 def go(run: Run, steps: int) -> None:
-    """Let `trainer.train` run for `steps` more steps, with its logging, polls and target refreshes."""
+    """Run `trainer.train` for `steps` more steps, with its logging, polls and target refreshes."""
     end = run.step + steps
     run.layout = replace(run.layout, config=replace(run.config, total_env_steps=run.layout.env_steps(end)))
     train(run)
@@ -64,4 +64,4 @@ def warm_up(run: Run, steps: int) -> None:
 
 
 def _write_nothing(step: int, replicated: State, shards: dict[int, State]) -> None:
-    """A checkpoint that is not written: how often one is, is the user's choice."""
+    """Write no checkpoint: how often one is written is the user's choice."""

@@ -1,8 +1,8 @@
-"""`lockstep tune PRESET`: how many environments and threads, and compiled or not, is fastest on this machine.
+"""`lockstep tune PRESET`: find the fastest number of environments and threads, compiled or not, on this machine.
 
-Each way is trained for some seconds, learning included, one choice at a time: compiled updates, then twice as many
-environments for as long as that pays, or half as many, then threads. The replay ratio stays as it is stated, so a run
-with more environments does as many updates for its env steps, from staler choices; nothing else changes.
+Each candidate is trained for some seconds, learning included, one choice at a time: compiled updates, then twice as
+many environments for as long as that pays, or half as many, then threads. The replay ratio stays as stated, so a run
+with more environments does as many updates for its env steps, with actions of staler policies; nothing else changes.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from trainer.commands.common import tell, write_json
 from trainer.config import Config, ConfigError
 
 GAIN = 1.03
-"""What is not so many times as fast is not worth a change."""
+"""Speed-up that a change has to exceed to be worth it."""
 USAGE = "lockstep tune PRESET [--section.field VALUE ...] [--seconds S] [--out FILE]"
 
 
 @dataclass(frozen=True)
 class Way:
-    """What is tried."""
+    """A candidate."""
 
     num_envs: int
     threads: int
     compile: bool
 
     def of(self, config: Config) -> Config:
-        """Return `config` this way."""
+        """Return `config` with these settings."""
         runtime = replace(config.runtime, threads=self.threads, compile=self.compile)
         return replace(config, env=replace(config.env, num_envs=self.num_envs), runtime=runtime)
 
 
 Measure = Callable[[Way], float]
-"""A way -> env steps/s. Raises ConfigError for one that cannot work."""
+"""A way -> env steps/s. Raises ConfigError if it cannot work."""
 
 
 def command(arguments: Sequence[str]) -> int:
-    """Try, tell, and write a config for `lockstep train`. Raises ValueError, in one line, for bad input."""
+    """Measure, report, and write a config for `lockstep train`. Raises ValueError, in one line, for bad input."""
     rest = list(arguments)
     seconds, out = _seconds(take(rest, "--seconds")), take(rest, "--out")
     config = parse_train(rest).config
@@ -76,9 +76,9 @@ def command(arguments: Sequence[str]) -> int:
 
 
 def as_it_is(config: Config) -> tuple[Way, str | None]:
-    """Return how `config` would run without tuning, and what keeps its updates from being compiled, if anything."""
+    """Return how `config` would run untuned, and what keeps its updates from being compiled, if anything."""
     from trainer.build import inspect_env
-    from trainer.build.compile import compiler_problem  # torch comes now: bad input was answered before
+    from trainer.build.compile import compiler_problem  # torch only now: bad input has been reported
     from trainer.build.nets import threads
     from trainer.compilable import obstacle
     from trainer.runtime.launched import Launch
@@ -119,18 +119,18 @@ def search(begin: Way, measure: Measure, *, compiles: bool, cores: int) -> Way:
 
 
 def small(config: Config) -> Config:
-    """Return a config whose learning begins soon; speeds hardly depend on how much the memory holds."""
+    """Return a config whose learning starts early; speed hardly depends on how much the memory holds."""
     replay = config.replay
     starts = min(replay.learning_starts, max(1_000, 4 * replay.batch_size))
     return replace(config, replay=replace(replay, learning_starts=starts, capacity=min(replay.capacity, 50_000)))
 
 
 def speed(config: Config, seconds: float) -> float:
-    """Train for so long, learning under way; return env steps/s: the fastest third of the time, others disturb."""
+    """Train for `seconds`, learning included; return env steps/s of the fastest third: other processes disturb."""
     from trainer.commands.trial import go, open_run, warm_up
 
     with (
-        contextlib.redirect_stdout(io.StringIO()),  # the live line of a run that is none
+        contextlib.redirect_stdout(io.StringIO()),  # hides the live line
         tempfile.TemporaryDirectory() as folder,
         open_run(config, Path(folder)) as run,
     ):

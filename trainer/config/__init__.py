@@ -1,8 +1,8 @@
-"""A run, as frozen dataclasses in the order of the data flow. Imports nothing of ours, and never torch.
+"""A run, as frozen dataclasses in the order of the data flow. Imports nothing else of the project, and never torch.
 
 Every value is global: it means the same on 1, 2 or 64 ranks. Periods and horizons end in `_every` or are counted in
-*env steps*: one environment, of all environments on all ranks, stepped once. (A `step` is every environment stepped
-once, an `update` one gradient step, a `frame` one emulator frame.) What one rank does of it is derived in `Layout`.
+*env steps*: one environment, out of all environments on all ranks, stepped once. (A `step` is every environment
+stepped once, an `update` one gradient step, a `frame` one emulator frame.) `Layout` derives each rank's share.
 The text under a field is its documentation and its `--help`.
 """
 
@@ -47,8 +47,8 @@ class Config:
     seed: int = 1
     """Every random stream is keyed by (seed, purpose, shard)."""
     shards: int | None = None
-    """Units of ownership: each has its own environments, replay lanes and random streams. The same run on any number
-    of ranks that divides it. None: the ranks of the first launch."""
+    """Units of ownership: each has its own environments, replay lanes and random streams. A run is the same on any
+    number of ranks that divides it. None: the number of ranks of the first launch."""
     total_env_steps: int = 100_000
     """Length of the run [env steps]."""
     env: EnvConfig = field(default_factory=EnvConfig)

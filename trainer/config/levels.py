@@ -24,7 +24,7 @@ class LevelConfig:
 
 
 def parse_levels(told: Sequence[str]) -> list[LevelConfig]:
-    """Read the levels in the order they are stated; ConfigError for the first that cannot be meant."""
+    """Parse the levels in the order they are stated. Raises ConfigError for the first invalid one."""
     levels: list[LevelConfig] = []
     for text in told:
         level = _parse(text)
@@ -35,7 +35,7 @@ def parse_levels(told: Sequence[str]) -> list[LevelConfig]:
 
 
 def level_of(levels: Sequence[LevelConfig], name: str) -> int:
-    """Return the position of the level that parameter `name` belongs to; behind the last: of none.
+    """Return the index of the level that parameter `name` belongs to; one past the last: none.
 
     A level is named by whole components, and the longest name wins: `torso.layers.0` before `torso`.
     """
@@ -44,7 +44,7 @@ def level_of(levels: Sequence[LevelConfig], name: str) -> int:
 
 
 def check_names(levels: Sequence[LevelConfig], told: Sequence[str], names: Sequence[str]) -> None:
-    """Raise ConfigError for the first level without any of the network's parameters, which are called `names`."""
+    """Raise ConfigError for the first level that has none of the network's parameters, which are called `names`."""
     taken = {level_of(levels, name) for name in names}
     for i, (level, text) in enumerate(zip(levels, told, strict=True)):
         if i in taken:

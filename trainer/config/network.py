@@ -11,13 +11,13 @@ class NetConfig:
     torso: Literal["auto", "mlp", "nature", "minatar", "impala"] = "auto"
     """Body of the Q-network. `auto` picks by observation shape: vectors mlp, 10x10 images minatar, larger nature."""
     hidden: tuple[int, ...] = (120, 84)
-    """Widths of the fully connected layers that all streams of the head share; may be empty behind convolutions
+    """Widths of the fully connected layers that all streams of the head share; may be empty after convolutions
     [units]."""
     head: Literal["q", "c51", "qr", "iqn"] = "q"
-    """What the network says of an action: its value, or the distribution of its return as a histogram (C51,
+    """What the network predicts for an action: its value, or the distribution of its return as a histogram (C51,
     Bellemare et al. 2017), fixed quantiles (QR-DQN, Dabney et al. 2018) or sampled ones (IQN, Dabney et al. 2018)."""
     head_hidden: tuple[int, ...] = ()
-    """Widths of hidden fully connected layers of each stream of the head for itself [units]."""
+    """Widths of the hidden fully connected layers that each stream of the head has for itself [units]."""
     dueling: bool = False
     """Value and advantage streams (Wang et al. 2016)."""
     noisy: bool = False
@@ -25,32 +25,32 @@ class NetConfig:
     noisy_sigma: float = 0.5
     """Noisy: standard deviation of the noise at the start, times 1/sqrt(inputs)."""
     noisy_shared: bool = False
-    """Noisy: one noise for all rows of a pass in learning, as in the paper; False: each row has its own, which learns
-    from less noise a sample and takes nearly twice the arithmetic."""
+    """Noisy: one noise for all rows of a pass in learning, as in the paper; False: each row has its own, for less
+    noise per sample and nearly twice the arithmetic."""
     atoms: int = 51
-    """C51: bars of the histogram [count]."""
+    """C51: atoms of the histogram [count]."""
     v_min: float | None = None
-    """C51: lowest return of the histogram. Has to be stated."""
+    """C51: lowest return of the histogram. Must be stated."""
     v_max: float | None = None
-    """C51: highest return of the histogram. Has to be stated."""
+    """C51: highest return of the histogram. Must be stated."""
     quantiles: int = 200
     """QR-DQN: quantiles of the return [count]."""
     cosines: int = 64
     """IQN: cosine features that embed a fraction [count]."""
     acting_fractions: int = 32
-    """IQN: fractions that acting averages over [count]."""
+    """IQN: fractions to average over when acting [count]."""
     norm: Literal["none", "layer"] = "none"
-    """Layer normalisation in front of every ReLU (Ba et al. 2016), which PQN needs."""
+    """Layer normalisation before every ReLU (Ba et al. 2016), which PQN needs."""
     width: int = 1
     """IMPALA: multiple of its 16, 32, 32 channels."""
     spectral_norm: bool = False
     """IMPALA: spectral normalisation of the residual blocks (Gogianu et al. 2021)."""
     pool: int = 0
-    """IMPALA: side of an adaptive max-pooling behind the convolutions; 0: none [pixels]."""
+    """IMPALA: side of an adaptive max-pooling after the convolutions; 0: none [pixels]."""
     ensemble: int = 1
     """Heads on a shared body; each episode follows one of them (bootstrapped DQN, Osband et al. 2016) [count]."""
     lstm: int = 0
-    """Width of an LSTM between body and head, fed with the last action and reward too; 0: none [units]."""
+    """Width of an LSTM between body and head, also fed with the last action and reward; 0: none [units]."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class LossConfig:
 @dataclass(frozen=True)
 class PixelsConfig:
     shift: int = 0
-    """Random shift of the images in the update, up to so far in each direction (DrQ, Yarats et al. 2021); 0: none
+    """Random shift of the images in the update, by at most this in each direction (DrQ, Yarats et al. 2021); 0: none
     [pixels]."""
     spr: float = 0.0
     """Weight of the self-prediction loss (SPR, Schwarzer et al. 2021); 0: none."""
@@ -96,21 +96,21 @@ class PixelsConfig:
 @dataclass(frozen=True)
 class TeacherConfig:
     runs: tuple[str, ...] = ()
-    """Folders of trained runs to learn from; with env.tasks one for each task, otherwise their mean is the teacher."""
+    """Folders of trained runs to learn from; with env.tasks one per task, otherwise their mean is the teacher."""
     weight: float = 1.0
     """Weight of the distillation loss at the start."""
     temperature: float = 0.01
     """Softmax temperature of the teacher's values (Rusu et al. 2016)."""
     act: float = 0.0
-    """Share of the env steps in which the teacher acts, at the start [0-1]."""
+    """Share of env steps in which the teacher acts, at the start [0-1]."""
     decay: int = 0
-    """Weight and share fall linearly to 0 over so many env steps; 0: they stay [env steps]."""
+    """Weight and share fall linearly to 0 over this many env steps; 0: they stay constant [env steps]."""
 
 
 @dataclass(frozen=True)
 class DemosConfig:
     path: str = ""
-    """File of demonstrations, as `lockstep demos RUN` writes them; empty: none."""
+    """File of demonstrations, as `lockstep demos RUN` writes it; empty: none."""
     ratio: float = 0.25
     """Share of a batch that is demonstrations [0-1]."""
     weight: float = 1.0

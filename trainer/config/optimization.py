@@ -1,4 +1,4 @@
-"""How it is learned on many ranks: optimizer, target network, exchange."""
+"""How a run learns on many ranks: optimizer, target network, exchange."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class OptimConfig:
     lr_end: float | None = None
     """Learning rate at the last env step, annealed linearly. None: constant."""
     eps: float = 1e-8
-    """Epsilon of the denominator."""
+    """Epsilon in the denominator."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Adam: decay of the moment estimates [0-1)."""
     rms_decay: float = 0.95
@@ -27,13 +27,13 @@ class OptimConfig:
     rms_momentum: float = 0.0
     """RMSprop: momentum [0-1)."""
     levels: tuple[str, ...] = ()
-    """Parts of the network with an optimizer of their own, as `torso=rmsprop,lr=0.5,every=2`: how the names of their
-    parameters begin, the kind, a multiple of the learning rate [1], and updates per step [1], which is then on their
+    """Parts of the network with an optimizer of their own, as `torso=rmsprop,lr=0.5,every=2`: the start of their
+    parameters' names, the kind, a multiple of the learning rate [1], and updates per step [1], which is then on their
     mean gradient. The rest follows the fields above."""
     max_grad_norm: float = math.inf
     """Clip the global gradient norm, after the exchange, to this. inf: no clipping."""
     max_skipped: int = 10
-    """An update whose loss or gradient is not finite on any rank is skipped on all; so many in a row end the run
+    """An update whose loss or gradient is not finite on any rank is skipped on all; this many in a row end the run
     [updates]."""
 
 
@@ -48,8 +48,8 @@ class TargetConfig:
 @dataclass(frozen=True)
 class SyncConfig:
     kind: Literal["flat", "ddp", "zero1", "overlap", "local_sgd", "gossip", "server"] = "flat"
-    """How replicas stay together: gradients averaged at every update, by one all-reduce (flat) or by
-    DistributedDataParallel (ddp); the same with optimizer state shared out (zero1), or one update late (overlap);
+    """How replicas stay in sync: gradients averaged at every update, by one all-reduce (flat) or by
+    DistributedDataParallel (ddp); the same with sharded optimizer state (zero1), or one update late (overlap);
     weights averaged every `period` updates (local_sgd) or with one neighbour at a time (gossip); or weights on a
     parameter server (server)."""
     period: int = 16
@@ -57,19 +57,19 @@ class SyncConfig:
     local_after: int = 0
     """local_sgd: updates with averaged gradients before that (post-local SGD, Lin et al. 2020) [updates]."""
     outer_lr: float = 1.0
-    """local_sgd: share of the averaged change that is applied; DiLoCo (Douillard et al. 2023) has 0.7."""
+    """local_sgd: share of the averaged change that is applied; DiLoCo (Douillard et al. 2023) uses 0.7."""
     outer_momentum: float = 0.0
-    """local_sgd: Nesterov momentum of the averaged changes; DiLoCo has 0.9 [0-1)."""
+    """local_sgd: Nesterov momentum of the averaged changes; DiLoCo uses 0.9 [0-1)."""
     hierarchical: bool = False
     """local_sgd: average gradients within a node at every update, weights across nodes every `period` updates."""
     topology: Literal["ring", "exponential"] = "exponential"
-    """gossip: who meets whom; one-peer exponential: the rank at distance 1, 2, 4, ... in turn (Assran et al. 2019)."""
+    """gossip: who exchanges with whom; exponential: the rank at distance 1, 2, 4, ... in turn (Assran et al. 2019)."""
     servers: int = 1
-    """server: ranks that hold a part of the weights each [count]."""
+    """server: ranks that each hold a part of the weights [count]."""
     asynchronous: bool = False
-    """server: every rank at its own pace, its gradient applied when it comes (Mnih et al. 2016)."""
+    """server: every rank at its own pace, its gradient applied on arrival (Mnih et al. 2016)."""
     staleness: int | None = None
-    """server, asynchronous: a gradient is never older than this; 0: workers take turns, None: no bound [updates of the
+    """server, asynchronous: maximum age of a gradient; 0: workers take turns, None: no bound [updates of the
     server]."""
     compress: Literal["none", "fp16", "bf16", "powersgd", "topk", "int8"] = "none"
     """flat: what travels instead of the gradient: 16 bits a number (fp16, bf16), 8 (int8), factors of each matrix
@@ -80,13 +80,13 @@ class SyncConfig:
     compress_share: float = 0.01
     """topk: share of the elements that travel (Lin et al. 2018); it saves bytes below 1 / ranks (0-1]."""
     stages: int = 1
-    """flat: spread each replica over so many neighbouring ranks, each with some layers of the network (GPipe, Huang et
-    al. 2019), for networks too large for one device; ranks = replicas x stages [ranks]."""
+    """flat: spread each replica over this many neighbouring ranks, each with some layers of the network (GPipe, Huang
+    et al. 2019), for networks too large for one device; ranks = replicas x stages [ranks]."""
     microbatches: int = 1
-    """stages: rows pass through the layers in so many parts, on which the stages work at the same time [count]."""
+    """stages: rows pass through the layers in this many parts, on which the stages work at the same time [count]."""
     shared_memory: bool = True
-    """Ranks on the CPUs of one machine exchange gradients through memory that they share; False: over sockets, by gloo,
-    as ranks of several machines do."""
+    """Ranks on the CPUs of one machine exchange gradients through shared memory; False: over sockets, by gloo, as ranks
+    on several machines do."""
     noise_scale: bool = False
     """flat, 2 ranks or more: estimate the gradient noise scale (McCandlish et al. 2018), the batch size beyond which
     more data per update hardly pays."""
@@ -96,6 +96,6 @@ class SyncConfig:
 class ScaleConfig:
     world: Literal["strong", "weak"] = "strong"
     """`strong`: the same run on any number of ranks. `weak`: num_envs, batch_size, update_every, learning_starts and
-    replay capacity are per shard (--shards, by default one a rank) and multiply with the shards."""
+    replay capacity are per shard (--shards, by default one per rank) and multiply with the shards."""
     lr_rule: Literal["none", "sqrt", "linear"] = "sqrt"
-    """Weak: what the learning rate does when the batch grows by the number of shards."""
+    """Weak: how the learning rate changes when the batch grows by the number of shards."""

@@ -16,16 +16,16 @@ class RuntimeConfig:
     """Precision of network and returns. `bfloat16`: only the products in convolutions and hidden layers; weights,
     outputs, losses and the optimizer stay in float32."""
     compile: Literal[False, True, "auto"] = False
-    """Make one compiled graph each of an update's gradient, of its step, of acting, and of what the replay memory does,
-    which takes a C++ compiler and half a minute at the first start; `auto`: where that can be done, and eagerly
-    elsewhere. The same numbers but for rounding."""
+    """Compile an update's gradient, its step, acting, and what the replay memory does, each into one graph, which takes
+    a C++ compiler and half a minute at the first start; `auto`: where possible, and eagerly elsewhere. The same numbers
+    up to rounding."""
     timeout: float = 120.0
-    """A rank that stands still for longer, or an exchange that takes longer, ends the run, which tells who and where;
-    in an evaluation it holds for each step [s]."""
+    """A rank that makes no progress for longer, or an exchange that takes longer, ends the run, which reports who and
+    where; in an evaluation it applies to each step [s]."""
     save_timeout: float = 1800.0
     """The same while a checkpoint is written, if that is longer [s]."""
     poll_every: int = 1_000
-    """Env steps between the ranks' agreement on stop requests and bad numbers [env steps]."""
+    """Env steps between polls, in which ranks agree on stop requests and bad numbers [env steps]."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class CheckpointConfig:
     keep: int = 2
     """Checkpoints kept, the newest ones [count]."""
     failures: int = 3
-    """Saves in a row that may not fail; until then the run goes on with the checkpoint before and tries again at the
-    next save [count]."""
+    """This many failed saves in a row end the run; until then it goes on with the previous checkpoint and tries again
+    at the next save [count]."""
     replay: bool = True
     """Store the replay memory as well; without it a resumed run refills it first."""
 
@@ -72,4 +72,4 @@ class EvalConfig:
     epsilon: float = 0.0
     """Exploration in evaluation [0-1]."""
     max_steps: int = 27_000
-    """An episode that is longer is cut there and counts as it stands: a greedy policy may never end it [steps]."""
+    """A longer episode is cut there and counts as it stands: a greedy policy may never end it [steps]."""

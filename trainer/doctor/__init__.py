@@ -1,1 +1,1 @@
-"""What became of a run, told from what it left on the disk. Reads files and knows words; needs no torch."""
+"""What happened to a run, from what it left on disk. Reads files and writes sentences; needs no torch."""

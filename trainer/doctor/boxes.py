@@ -1,4 +1,4 @@
-"""What the black boxes, the marker and the log of a run say; what is missing or half-written counts as not there."""
+"""What the black boxes, the marker and the log of a run say; what is half-written counts as missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.runtime import machine
 from trainer.runtime.blackbox import EVERY, lives
 
 FRESH = 15.0
-"""A rank of another machine that was heard of within this time is taken for alive [s]."""
+"""A rank on another machine that was heard from within this time counts as alive [s]."""
 _TAIL = 65_536  # bytes of metrics.jsonl that hold its last rows
 
 
@@ -28,11 +28,11 @@ class Box:
     last: dict[str, Any]
     end: dict[str, Any]  # empty: it could not say why it ended
     fatal: str  # name of the signal that ended it, where the interpreter still saw it
-    crash: list[str]  # the lines of the stack that the signal met, innermost first
+    crash: list[str]  # the lines of the stack that the signal hit, innermost first
     alive: bool
     seen: dict[str, Any] = field(
         default_factory=dict
-    )  # step and phase at its end, as another rank of its machine knows
+    )  # step and phase at its end, as another rank of its machine saw them
 
     @property
     def at(self) -> float:
@@ -50,7 +50,7 @@ class Box:
 
     @property
     def stale(self) -> bool:
-        """Whether what is known of it is a moment older than its end."""
+        """Whether what is known of it is slightly older than its end."""
         return not (self.end or self.seen)
 
 
@@ -65,12 +65,12 @@ class Evidence:
     row: dict[str, Any] = field(default_factory=dict)  # the last values in the log
     life: int = 0  # number of the last life that left boxes
     boxes: tuple[Box, ...] = ()  # of that life, by rank
-    earlier: int = 0  # lives before it of which there are boxes as well
+    earlier: int = 0  # lives before it that left boxes as well
     cause: str = ""  # what a batch script left
 
 
 def gather(run: Path) -> Evidence:
-    """Return what a run folder holds. Raises ValueError, in one line, where it is none."""
+    """Return what a run folder holds. Raises ValueError, in one line, if it is not one."""
     if not run.is_dir():
         raise ValueError(f"doctor {run}: no such folder; name a run folder, as printed when the run began")
     found = lives(run)
@@ -101,13 +101,13 @@ def read(folder: Path, rank: int) -> Box:
 
 
 def _seen_by_others(boxes: Sequence[Box]) -> tuple[Box, ...]:
-    """Return boxes with what the others saw of those that could not say it themselves."""
+    """Return boxes with what others saw of those ranks that could not report it themselves."""
     seen = {note["rank"]: note for box in boxes for note in box.last.get("gone", []) if "step" in note}
     return tuple(box if box.alive else replace(box, seen=seen.get(box.rank, {})) for box in boxes)
 
 
 def is_alive(start: dict[str, Any], last: dict[str, Any]) -> bool:
-    """Whether a rank's process still runs: looked up on its own machine, taken from its last sign elsewhere."""
+    """Whether a rank's process still runs: looked up on its own machine, inferred from its last sign elsewhere."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     if start.get("host") == socket.gethostname() and boot.exists() and start.get("boot") == boot.read_text().strip():
         began = machine.began(int(start.get("pid", 0)))
@@ -116,7 +116,7 @@ def is_alive(start: dict[str, Any], last: dict[str, Any]) -> bool:
 
 
 def _crash(text: str) -> tuple[str, list[str]]:
-    """Return what a fatal signal left: its name in words, and the stack of the thread that it met."""
+    """Return what a fatal signal left: its name in words, and the stack of the thread that it hit."""
     match = re.search(r"^Fatal Python error: (.*)$", text, re.MULTILINE)
     if match is None:
         return "", []

@@ -1,4 +1,4 @@
-"""Which end of which rank was the first one, and all others' reason."""
+"""Which rank ended first, and how: the reason why all others ended."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _HANGS = re.compile(r"rank (\d+) hangs: (.*)", re.DOTALL)
 
 
 class Cause(NamedTuple):
-    """What ended a run. `box` is the culprit's, where there is one and it left one."""
+    """What ended a run. `box` is the culprit's, if there is one and it left one."""
 
     kind: str  # signal | failed | agreed | hung | orphaned | interrupted | vanished | together | asked | peer
     box: Box
-    words: str  # the cause as it was told
-    rank: int  # whose fault it is, or who told it
-    teller: Box  # who told it
+    words: str  # the cause as reported
+    rank: int  # the rank at fault, or the one that reported it
+    teller: Box  # the rank that reported it
 
 
 def first_cause(boxes: Sequence[Box]) -> Cause | None:
-    """Return the first end of those that did not follow from another; None while every rank is alive."""
+    """Return the first end that did not follow from another; None while every rank is alive."""
     causes = [cause for box in boxes if not box.alive for cause in [_cause(box, boxes)]]
     if not causes:
         return None
     hung = {cause.rank for cause in causes if cause.kind == "hung"}
     own = [c for c in causes if c.kind not in ("peer", "asked") and not (c.kind == "vanished" and c.rank in hung)]
-    if not own:  # of all that only followed, or were asked to stop, the one that tells most
+    if not own:  # all only followed, or were asked to stop: the most telling one
         return min(causes, key=lambda cause: (cause.kind != "asked", cause.box.at))
     first = min(own, key=lambda cause: _when(cause, boxes))
     vanished = [cause for cause in own if cause.kind == "vanished"]
@@ -59,7 +59,7 @@ def _cause(box: Box, boxes: Sequence[Box]) -> Cause:
 
 
 def _when(cause: Cause, boxes: Sequence[Box]) -> float:
-    """Return when it happened; who was missed by another that ended was gone before that."""
+    """Return when it happened; a rank that another one missed before ending was gone before that."""
     box = cause.teller
     missed = any(note["rank"] == box.rank for other in boxes if other.end for note in other.last.get("gone", []))
     return box.at - EVERY if cause.kind == "vanished" and missed else box.at

@@ -1,4 +1,4 @@
-"""What happened to a run, in one paragraph: who ended first and of what, what the others did, how to go on."""
+"""What happened to a run, in one paragraph: who ended first and why, what the others did, how to resume."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trainer.doctor.cause import Cause, first_cause
 from trainer.runtime.blackbox import EVERY, FOLDER
 from trainer.runtime.machine import human
 
-_SCARCE = 0.05  # of the memory; less than that left counts as none
+_SCARCE = 0.05  # share of the memory; less free than that counts as none
 _FRAME = re.compile(r'File "([^"]+)", line (\d+),? in (\S+)')
 _PHASES = {
     "start": "building the run",
@@ -31,16 +31,16 @@ _PHASES = {
 
 @dataclass(frozen=True)
 class Stored:
-    """What a run can go on from; step None: nothing."""
+    """What a run can resume from; step None: nothing."""
 
     step: int | None = None
     env_steps: int = 0
-    trouble: str = ""  # about checkpoints that are no good
+    trouble: str = ""  # about checkpoints that are not good
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """state: finished | stopped | running | died | unknown; go_on: a command, where there is one to give."""
+    """state: finished | stopped | running | died | unknown; go_on: the command to resume, if there is one."""
 
     state: str
     text: str
@@ -52,7 +52,7 @@ def verdict(evidence: Evidence, stored: Stored) -> Verdict:
     go_on = f"lockstep train --resume {evidence.run}"
     state = str(evidence.status.get("state", ""))
     began = min((float(box.start.get("at", 0.0)) for box in evidence.boxes), default=0.0)
-    over = state in ("finished", "stopped") and began <= evidence.status_at  # nothing has begun since
+    over = state in ("finished", "stopped") and began <= evidence.status_at  # nothing has started since
     running = [box for box in evidence.boxes if box.alive]
     if over and not running:
         return _over(evidence, state, stored, go_on)
@@ -120,7 +120,7 @@ def _opening(evidence: Evidence, cause: Cause | None) -> str:
 
 
 def _first(evidence: Evidence, cause: Cause) -> str:
-    """Say who ended first, and of what."""
+    """Say who ended first, and why."""
     box, rank = cause.box, f"rank {cause.rank}"
     host = box.start.get("host")
     if len({other.start.get("host") for other in evidence.boxes}) > 1:
@@ -169,7 +169,7 @@ def _others(evidence: Evidence, cause: Cause) -> str:
 
 
 def _memory(evidence: Evidence, cause: Cause) -> str:
-    """Say how memory was, where it may have been the reason."""
+    """Describe the memory, where it may have been the cause."""
     if cause.kind not in ("vanished", "together"):
         return ""
     last = cause.box.last
@@ -222,7 +222,7 @@ def _pace(box: Box) -> str:
 
 
 def _doing(box: Box) -> str:
-    """Return what a rank was at, from the spans that were open and the exchange that was under way."""
+    """Return what a rank was doing, from its open spans and the exchange in progress."""
     inner = box.phase.split("/")[-1]
     exchange = None if box.seen else box.last.get("exchange")
     doing = _PHASES.get(inner, inner)
@@ -247,7 +247,7 @@ def _at(frames: Sequence[str]) -> str:
 
 
 def _ranks(numbers: Sequence[int]) -> str:
-    """Return ranks by number, neighbours together: `ranks 0, 2-5`."""
+    """Return ranks by number, consecutive ones as a range: `ranks 0, 2-5`."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and runs[-1][1] == number - 1:

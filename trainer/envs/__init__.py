@@ -1,4 +1,4 @@
-"""Vector environments behind one send/recv face: Gymnasium, ALE, MinAtar and toys. Knows no ranks and no config."""
+"""Vector environments behind one send/recv interface: Gymnasium, ALE, MinAtar, toys. Knows no ranks and no config."""
 
 from trainer.envs.base import Backend, EnvSpec
 from trainer.envs.make import env_spec, make_backend

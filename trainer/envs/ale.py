@@ -1,10 +1,10 @@
 """Atari through ALE's C++ vector environment, which steps in threads between `send` and `recv`.
 
-Found by trying ale-py 0.12, and held by tests: an episode's first stack is three zero frames and the frame, also after
+Found by trying ale-py 0.12 and pinned by tests: an episode's first stack is three zero frames and the frame, also after
 no-ops and FIRE; SAME_STEP reports `final_obs` for all rows as one array, whose rows are only meaningful where the
 episode ended; `life_loss_info` raises `terminated` in an episode that goes on, so lives are counted here instead.
 ALE does not fetch the screen of the frame that ends an episode: the newest picture of its last stack is the maximum of
-the one before and the third frame of four. Only a truncated episode, one step in 27,000, is learned from with it.
+the one before and the third frame of four. It is only learned from in a truncated episode, one step in 27,000.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ MODES: dict[Autoreset, AutoresetMode] = {
 class AleBackend:
     """A `Backend` of one Atari game: grey 84x84 frames, maximum over the last two emulator frames.
 
-    Rewards are raw. Env i is seeded with seeds[i] (mod 2^31). kwargs may hold max_episode_steps and those of
-    ale_py.AtariVectorEnv's arguments that are in `KWARGS`. threads 0 leaves their number to ALE.
+    Rewards are raw. Env i is seeded with seeds[i] (mod 2^31). kwargs may hold max_episode_steps and the arguments of
+    ale_py.AtariVectorEnv listed in `KWARGS`. threads: 0 lets ALE choose.
     """
 
     device = CPU
@@ -120,10 +120,10 @@ class AleBackend:
         obs, reward, terminated, truncated, info = self._env.recv()
         self._newest = obs[0, -1]
         done = terminated | truncated
-        # After a reset in this very step the lives are those of the next episode.
+        # After a reset within this very step the lives are those of the next episode.
         life_lost = (info["lives"] < self._lives) & ~done & ~self._pending if self._life_loss else None
         self._lives = info["lives"]
-        # ALE hands out a new array at every step: no copy.
+        # ALE returns a new array at every step: no copy.
         obs_t = torch.from_numpy(obs)
         if not self._same_step:
             reset, self._pending = self._pending, done
@@ -141,7 +141,7 @@ class AleBackend:
         raise NotImplementedError("ALE's vector env cannot restore its state")
 
     def render(self) -> NDArray[np.uint8] | None:
-        """Return env 0's latest frame as the agent sees it, grey, four pixels per pixel."""
+        """Return env 0's latest frame as the agent sees it, grey, enlarged four times."""
         if self._newest is None:
             return None
         return self._newest.repeat(4, axis=0).repeat(4, axis=1)[:, :, None].repeat(3, axis=2)

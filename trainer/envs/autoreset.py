@@ -1,4 +1,4 @@
-"""Gymnasium's two autoreset modes, told apart once: from a vector env's step to the normal form."""
+"""Gymnasium's two autoreset modes, in one place: from a vector env's step to the normal form."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from trainer.types import Timestep
 
 
 class NormalForm:
-    """Turns what one Gymnasium vector env returns into timesteps.
+    """Turns what a Gymnasium vector env returns into timesteps.
 
-    NEXT_STEP: the row after an episode's end is its reset, which only the previous step tells: hence `pending`.
-    SAME_STEP: the ended episode's last observation is in the info, for the rows that ended and for no other.
+    NEXT_STEP: the row after an episode's end is its reset, as only the previous step reveals: hence `pending`.
+    SAME_STEP: the ended episode's last observation is in the info, only for the rows that ended.
     """
 
     def __init__(self, codec: ObsCodec, mode: Autoreset, num_envs: int) -> None:

@@ -26,16 +26,16 @@ class Backend(Protocol):
     """The vector environment of one shard, on the CPU or, where a step is tensor operations, on the rank's device.
 
     Tensors in a `Timestep` belong to the caller: the backend never writes to them again.
-    `reset` seeds the streams the first time; a later one begins new episodes and goes on with the streams.
+    `reset` seeds the streams the first time; later calls begin new episodes and continue the streams.
     """
 
-    device: torch.device  # where it takes actions and leaves timesteps; on a GPU it waits for nothing
+    device: torch.device  # where it takes actions and returns timesteps; on a GPU it never waits
     num_envs: int
     num_actions: int
     obs_shape: tuple[int, ...]
     obs_dtype: torch.dtype  # uint8, bool or float32
     stack: int  # frames along dim 0 of an observation, newest last; 1: not a stack
-    stack_pad: StackPad  # what stands before the first frame of an episode in its stack
+    stack_pad: StackPad  # what comes before the first frame of an episode in its stack
     saves_state: bool
 
     def reset(self) -> Timestep: ...
@@ -58,7 +58,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """What an environment looks like from outside, known before the first of a run's environments is built."""
+    """What an environment looks like from outside, known before any of a run's environments is built."""
 
     kind: str  # resolved backend
     obs_shape: tuple[int, ...]
@@ -67,7 +67,7 @@ class EnvSpec:
     stack: int
     stack_pad: StackPad
     saves_state: bool
-    tasks: tuple[EnvSpec, ...] = ()  # in multi-task training: each task before it was brought to the shapes above
+    tasks: tuple[EnvSpec, ...] = ()  # in multi-task training: each task before its shapes were joined into those above
 
 
 def opening(obs: Tensor) -> Timestep:
@@ -95,9 +95,9 @@ def stepped(
     life_lost: Flags | None = None,
     reset: Flags | None = None,
 ) -> Timestep:
-    """Return the timestep of a step; obs [N, *] is given away, the small arrays [N] are copied.
+    """Return the timestep of a step; obs [N, *] is handed over, the small arrays [N] are copied.
 
-    final_obs None means that it is obs, in every row.
+    final_obs None means that it is obs in every row.
     """
 
     def flags(array: Flags | None) -> Tensor:
@@ -117,7 +117,7 @@ def stepped(
 
 
 def choose_autoreset(wanted: str, supported: tuple[Autoreset, ...], kind: str) -> Autoreset:
-    """Return the wanted mode, or for `auto` the first supported one.
+    """Return the wanted mode; for `auto`, the first supported one.
 
     Raises:
         ValueError: the backend cannot do it.
@@ -133,7 +133,7 @@ def choose_autoreset(wanted: str, supported: tuple[Autoreset, ...], kind: str) -
 
 
 def take_limit(kwargs: dict[str, Any], default: int | None) -> int | None:
-    """Take max_episode_steps out of an environment's kwargs.
+    """Pop max_episode_steps from an environment's kwargs.
 
     Raises:
         ValueError: it is not a positive int.
@@ -145,6 +145,6 @@ def take_limit(kwargs: dict[str, Any], default: int | None) -> int | None:
 
 
 def refuse_unknown(kwargs: dict[str, Any], env_id: str, known: tuple[str, ...]) -> None:
-    """Raise ValueError if kwargs, the ones that nobody has taken, is not empty."""
+    """Raise ValueError if kwargs, which are those left over, is not empty."""
     if kwargs:
         raise ValueError(f"{env_id} takes no argument {', '.join(kwargs)}; it takes {', '.join(known)}")

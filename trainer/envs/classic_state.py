@@ -1,6 +1,6 @@
-"""Gymnasium's classic control environments, taken apart into JSON values and one array, and put together again.
+"""Save and restore Gymnasium's classic control environments, as JSON values and one array.
 
-This runs in worker processes as well, which stay away from torch.
+This also runs in worker processes, which must not touch torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ AnyEnv = gym.Env[Any, Any]
 
 
 def is_classic(env: AnyEnv) -> bool:
-    """Say whether `classic_state` knows all that the next step of env depends on, wrappers included."""
+    """Whether `classic_state` captures all that the next step of env depends on, wrappers included."""
     while isinstance(env, gym.Wrapper):
         if type(env) not in (TimeLimit, OrderEnforcing, PassiveEnvChecker):
             return False
@@ -25,7 +25,7 @@ def is_classic(env: AnyEnv) -> bool:
 
 
 def classic_state(env: AnyEnv) -> dict[str, Any]:
-    """Return the state of an environment that has been reset and that `is_classic`."""
+    """Return the state of an environment that has been reset and for which `is_classic` holds."""
     core: Any = env.unwrapped
     limit = _time_limit(env)
     return {
@@ -38,7 +38,7 @@ def classic_state(env: AnyEnv) -> dict[str, Any]:
 
 
 def load_classic_state(env: AnyEnv, state: dict[str, Any]) -> None:
-    """Put an environment, which has been reset, into a state from `classic_state`."""
+    """Restore a state from `classic_state` into an environment that has been reset."""
     core: Any = env.unwrapped
     core.state = np.array(state["state"])
     if hasattr(core, "steps_beyond_terminated"):

@@ -28,8 +28,8 @@ MODES: dict[Autoreset, AutoresetMode] = {
 class GymnasiumBackend:
     """A `Backend` over SyncVectorEnv or AsyncVectorEnv; env i is seeded with seeds[i].
 
-    It saves its state for CartPole, Acrobot and MountainCar. An environment that fails begins anew while `restarts`
-    bears it; behind that the backend is closed. timeout: of a step of async [s].
+    It saves its state for CartPole, Acrobot and MountainCar. Failed environments are restarted while `restarts`
+    tolerates it; after that the backend is closed. timeout: of an async step [s].
     """
 
     device = CPU
@@ -124,6 +124,6 @@ class GymnasiumBackend:
 
 
 def failures(info: Mapping[str, Any]) -> list[str]:
-    """Return what happened to the environments that failed in a step with this info, of either autoreset mode."""
+    """Return what happened to the environments that failed in a step, from its info in either autoreset mode."""
     told = (info.get(FAILURE, ()), info.get("final_info", {}).get(FAILURE, ()))
     return [cause for causes in told for cause in causes if cause]

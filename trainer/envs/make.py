@@ -1,4 +1,4 @@
-"""From an environment's id to its backend; what a user may get wrong is told in one line."""
+"""From an environment's id to its backend; user errors are reported in one line."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def make_backend(
 ) -> Backend:
     """Build the vector environment of one shard, with one seed per environment.
 
-    kind is one of `KINDS` or auto. Atari: sticky to threads; MinAtar: sticky and full_action_space; Gymnasium's sync
-    and async: restarts, which counts failed environments (None: none is borne), and timeout of an async step [s];
-    torch: the device that it lives on.
+    kind is one of `KINDS` or auto. Atari takes sticky to threads; MinAtar sticky and full_action_space; Gymnasium's
+    sync and async restarts, which counts failed environments (None: none is tolerated), and timeout of an async step
+    [s]; torch the device that it lives on.
 
     Raises:
-        ValueError: the environment cannot be built or cannot be learned from; one line, with the remedy.
+        ValueError: the environment cannot be built or learned from; one line, with the remedy.
     """
     assert len(seeds) == num_envs > 0
     kwargs = kwargs or {}
@@ -123,7 +123,7 @@ def make_backend(
 def env_spec(kind: str, env_id: str, num_envs: int = 2, **options: Any) -> EnvSpec:
     """Build one environment, look at it and close it; kind and options as in `make_backend`.
 
-    num_envs only resolves auto (an environment's own vector version is for more than one).
+    num_envs only serves to resolve auto (an environment's own vector version is for more than one).
 
     Raises:
         ValueError: as `make_backend`, before anything expensive.
@@ -147,7 +147,7 @@ def env_spec(kind: str, env_id: str, num_envs: int = 2, **options: Any) -> EnvSp
 
 
 def _resolve(kind: str, env_id: str, num_envs: int) -> str:
-    """Return the backend that `auto` stands for, having checked that env_id exists and that kind can step it."""
+    """Return the backend, with `auto` resolved, having checked that env_id exists and that kind can step it."""
     if kind not in ("auto", *KINDS):
         raise ValueError(f"there is no backend {kind}; use auto, {', '.join(KINDS)}")
     if kind == "torch":
@@ -202,7 +202,7 @@ def _import_ale(env_id: str) -> None:
 
 
 def _probe(env_id: str, kwargs: Mapping[str, Any]) -> None:
-    """Build and close one environment, so that what is wrong with it is found outside the workers."""
+    """Build and close one environment, so that its errors are found outside the workers."""
     env = make_single(env_id, kwargs, render=False)
     try:
         ObsCodec(env.observation_space, env_id)
@@ -213,7 +213,7 @@ def _probe(env_id: str, kwargs: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _one_line(env_id: str, kwargs: Mapping[str, Any]) -> Iterator[None]:
-    """Turn what Gymnasium raises while an environment is built into ValueErrors of one line."""
+    """Turn errors of Gymnasium while building an environment into ValueErrors of one line."""
     try:
         yield
     except (gym.error.DependencyNotInstalled, ImportError) as error:
@@ -236,7 +236,7 @@ def _unknown(env_id: str) -> str:
 
 
 def _missing(env_id: str, error: Exception) -> str:
-    """Say what to install; error or what it came from is an ImportError that names a module."""
+    """Return what to install; error or one of its causes is an ImportError that names a module."""
     cause: BaseException | None = error
     while cause is not None:
         module = getattr(cause, "name", None)

@@ -32,7 +32,7 @@ class MinAtarBackend:
     """A `Backend` of MinAtar games; env i is seeded with seeds[i], SAME_STEP autoreset.
 
     `-v1` has the actions that the game uses and `-v0` all six, as in MinAtar's own registration. The sticky action
-    lives on across episodes, as there. Games have no time limit unless kwargs sets max_episode_steps (Freeway ends
+    persists across episodes, as there. Games have no time limit unless kwargs sets max_episode_steps (Freeway ends
     itself, by termination, after 2500 steps); `difficulty_ramping` is the other argument.
     """
 

@@ -1,4 +1,4 @@
-"""MinAtar's games, taken apart into JSON values and tensors, and put together again.
+"""Save and restore MinAtar's games, as JSON values and tensors.
 
 A game is a plain object whose attributes are numbers, flags, None, lists of such lists, and small arrays.
 """
@@ -16,7 +16,7 @@ CONSTANT = ("channels", "action_map", "ramping", "random")
 
 
 def game_state(game: Any) -> State:
-    """Return everything that changes in a game, its random stream excepted."""
+    """Return everything that changes in a game, except its random stream."""
     return {name: _plain(value) for name, value in vars(game).items() if name not in CONSTANT}
 
 
@@ -52,7 +52,7 @@ def _plain(value: Any) -> Any:
 
 
 def _own(value: Any) -> Any:
-    """Return a copy, so that the game does not play on in the checkpoint's lists."""
+    """Return a copy, so that the game does not go on changing the checkpoint's lists."""
     if isinstance(value, torch.Tensor):
         return value.numpy().copy()
     return [_own(item) for item in value] if isinstance(value, list) else value

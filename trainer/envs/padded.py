@@ -1,7 +1,7 @@
-"""Several tasks in one run: their observation and action spaces brought to one, so that one network serves them all.
+"""Several tasks in one run: observation and action spaces joined into one, so that one network serves them all.
 
-Observations are filled up with zeros: vectors to the longest, images of one size to the most channels. Every task has
-as many actions as the richest: action a of a task that has n of them is its action a modulo n. So every action exists,
+Observations are padded with zeros: vectors to the longest, images of one size to the most channels. Every task has as
+many actions as the richest: action a of a task with n actions is its action a modulo n. So every action exists,
 and nothing that takes a mean or a maximum over actions needs a mask.
 """
 
@@ -19,10 +19,10 @@ from trainer.types import State, Timestep
 
 
 def join_specs(specs: Mapping[str, EnvSpec]) -> EnvSpec:
-    """Return what an environment looks like that may be any of `specs`, by task; its `tasks` are those specs.
+    """Return the spec of an environment that may be any of `specs`, by task; its `tasks` are those specs.
 
     Raises:
-        ValueError: their observations cannot be brought to one shape; one line.
+        ValueError: their observations cannot be given one shape; one line.
     """
     (first_id, first), *others = specs.items()
     for task, spec in others:
@@ -45,7 +45,7 @@ def join_specs(specs: Mapping[str, EnvSpec]) -> EnvSpec:
 
 
 def _alike(a: EnvSpec, b: EnvSpec) -> bool:
-    """Whether zeros can make the observations of both the same shape, and mean the same."""
+    """Whether zeros can give the observations of both the same shape and the same meaning."""
     if (a.obs_dtype, a.stack) != (b.obs_dtype, b.stack) or (a.stack > 1 and a.stack_pad != b.stack_pad):
         return False
     if a.obs_shape == b.obs_shape:
@@ -61,9 +61,9 @@ def _words(spec: EnvSpec) -> str:
 
 
 class Padded:
-    """A `Backend` with the spaces of all tasks of a run.
+    """A `Backend` with the joint spaces of all tasks of a run.
 
-    It saves its state only if all of them can: after a resume the tasks of a run go on together or begin together.
+    It saves its state only if all of them can: after a resume the tasks of a run continue together or restart together.
     """
 
     def __init__(self, backend: Backend, joined: EnvSpec) -> None:
@@ -102,7 +102,7 @@ class Padded:
 
 
 def pad(obs: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return observations [N, *] with zeros behind the entries of their first dimension, [N, *shape]."""
+    """Return observations [N, *] with zeros after the entries of their first dimension, [N, *shape]."""
     if obs.shape[1:] == shape:
         return obs
     missing = obs.new_zeros(len(obs), shape[0] - obs.shape[1], *shape[1:])

@@ -1,7 +1,7 @@
 """Environments that hide a part of their state: `trainer.envs.partial:CartPoleNoVelocity-v1`.
 
-Importing this module registers them with Gymnasium. Without velocities a single observation does not say where the pole
-falls; two of them do, so an agent needs a memory (Hausknecht & Stone 2015 hide frames to the same end).
+Importing this module registers them with Gymnasium. Without velocities a single observation does not tell which way the
+pole falls; two do, so an agent needs memory (Hausknecht & Stone 2015 hide frames to the same end).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 from trainer.envs.classic_state import AnyEnv
 
 POSITIONS = [0, 2]
-"""Of cart and pole, in CartPole's observation."""
+"""Positions of cart and pole in CartPole's observation."""
 
 
 def cartpole_without_velocities(**kwargs: Any) -> AnyEnv:
-    """Return a CartPole that shows the place of the cart and the angle of the pole alone, [2] float32."""
+    """Return a CartPole that shows only the cart's position and the pole's angle, [2] float32."""
     env: AnyEnv = gym.make("CartPole-v1", **kwargs).unwrapped
     whole = env.observation_space
     assert isinstance(whole, gym.spaces.Box)

@@ -1,4 +1,4 @@
-"""The account of a rank's environments that failed and began anew; too many end the run with the first cause."""
+"""Counts a rank's environments that failed and were restarted; too many end the run with the first cause."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ class EnvError(RuntimeError):
 
 
 class Restarts:
-    """Counts them. limit: how many are borne."""
+    """Counts them. limit: how many are tolerated."""
 
     def __init__(self, limit: int = 0) -> None:
         self.limit, self.count = limit, 0
         self._first = ""
 
     def note(self, cause: str) -> None:
-        """Count one; `cause` is what happened, and then perhaps a traceback. Raises EnvError behind the limit."""
+        """Count one; `cause` is what happened, perhaps with a traceback. Raises EnvError beyond the limit."""
         self._first = self._first or cause
         self.count += 1
         if self.count > self.limit:

@@ -1,4 +1,4 @@
-"""The environments of all shards of one rank behind one send/recv face, with the statistics of their episodes."""
+"""The environments of all shards of a rank behind one send/recv interface, with the statistics of their episodes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ UNCOUNTED = 1024
 class EpisodeStatistics:
     """Running return and length of each environment of one shard.
 
-    A reset row is no step; a lost life ends no episode. Steps are kept where they are and counted on the CPU when
-    somebody asks, because on a GPU that waits; UNCOUNTED of them are counted in any case.
+    A reset row is not a step; a lost life does not end an episode. Steps stay where they are and are counted on the
+    CPU on request, because on a GPU that waits; after UNCOUNTED of them, they are counted in any case.
     """
 
     def __init__(self, num_envs: int, first_env: int) -> None:
@@ -60,7 +60,7 @@ class EpisodeStatistics:
         self._add(reward[begin:], reset[begin:])
 
     def _add(self, reward: NDArray[Any], reset: NDArray[Any]) -> None:
-        """Count the steps [T, N]; one reward after the other, so that it does not matter how steps are grouped."""
+        """Add the steps [T, N], one reward after the other, so that it does not matter how steps are grouped."""
         if len(reward) == 1:
             self._ret += reward[0]
         elif len(reward) > 1:
@@ -92,8 +92,8 @@ class ShardedEnvs:
     """`types.Envs` over one backend per owned shard, in the order of the shard numbers.
 
     first_env is the global index of each shard's first environment; restarts: where the backends count failures.
-    Timesteps arrive on `device`; statistics are kept on the CPU. The state has the shard numbers as its keys. A
-    shard whose backend cannot save its state loads the finished episodes only, and is to be `reset`.
+    Timesteps arrive on `device`; statistics are kept on the CPU. The state has the shard numbers as keys. A shard
+    whose backend cannot save its state loads the finished episodes only, and must be `reset`.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class ShardedEnvs:
         return self._join([backend.reset() for backend in self._backends])
 
     def send(self, action: Tensor) -> None:
-        action = action.to(self._acting)  # waits for the device, where environments on the CPU need the numbers
+        action = action.to(self._acting)  # waits for the device if environments on the CPU need the numbers
         parts = torch.split(action, self._sizes) if len(self._sizes) > 1 else (action,)
         for backend, part in zip(self._backends, parts, strict=True):
             backend.send(part)
@@ -138,7 +138,7 @@ class ShardedEnvs:
         return self._join(timesteps)
 
     def compile(self, compiler: Compiler) -> None:
-        """Make one graph of each step that is tensor operations, the same for all shards that play the same."""
+        """Compile each step that is tensor operations; shards that play the same game share its graph."""
         graphs: dict[str, Function] = {}
         for backend in self._backends:
             inner = backend.backend if isinstance(backend, Padded) else backend
@@ -148,7 +148,7 @@ class ShardedEnvs:
                 inner.step = graphs[inner.env_id]
 
     def _join(self, timesteps: list[Timestep]) -> Timestep:
-        """Concatenate and move to the device; final_obs stays the same tensor as obs where it was in every shard."""
+        """Concatenate and move to the device; final_obs stays the same tensor as obs if it was in every shard."""
         if len(timesteps) == 1 and self._acting.type == self._device.type:
             return timesteps[0]
         same = all(timestep.final_obs is timestep.obs for timestep in timesteps)
@@ -168,7 +168,7 @@ class ShardedEnvs:
 
     @property
     def restarts(self) -> int:
-        """How many environments failed and began anew so far."""
+        """How many environments have failed and been restarted."""
         return self._restarts.count
 
     def episodes(self) -> list[Episode]:

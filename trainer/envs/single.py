@@ -1,8 +1,8 @@
-"""One Gymnasium environment as the sync and async vector envs hold it, in this process or in a worker.
+"""One Gymnasium environment inside the sync and async vector envs, in this process or in a worker.
 
-Workers are forked, as those of torch's DataLoader are, after the process group is up. That is sound because they run
-the environment only: they touch neither torch nor a GPU nor a collective. They ignore the signals that are the
-trainer's to handle, and they die with it, or they would keep its sockets open and its peers waiting.
+Workers are forked, like those of torch's DataLoader, after the process group is up. That is sound because they only
+run the environment: they touch neither torch nor a GPU nor a collective. They ignore the signals that the trainer
+handles, and they die with it; otherwise they would keep its sockets open and its peers waiting.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from trainer.envs.classic_state import AnyEnv, classic_state, is_classic, load_c
 from trainer.envs.restarts import EnvError
 
 FAILURE = "lockstep_failure"
-"""Where a step's info tells that the environment failed and will begin anew: what happened."""
+"""Key in a step's info for why the environment failed and will be restarted."""
 
 
 class Single(gym.Wrapper[Any, Any, Any, Any]):
-    """An environment that outlives its failures and whose state can be saved.
+    """An environment that survives its failures and whose state can be saved.
 
-    A step that raises, or says what is no number or has another shape than announced, cuts the episode at the last
-    observation that was good; the reset that follows builds the environment anew. seed: of the first reset, if that is
-    to be `pending`: made by the next step, in place of one.
+    A step that raises, or returns a non-finite number or an unannounced shape, cuts the episode at the last good
+    observation; the reset that follows rebuilds the environment. seed: of the first reset, if that is `pending`: made
+    by the next step, in place of one.
     """
 
     def __init__(self, make: Callable[[], AnyEnv], seed: int | None = None, pending: bool = False) -> None:
         super().__init__(make())
         self._make, self._seed, self._pending = make, seed, pending
-        self._fresh = pending  # else what pends is the reset of a restored episode, which goes on with its own numbers
+        self._fresh = pending  # else a pending reset is that of a restored episode, which goes on with its own numbers
         space = self.env.observation_space
         self._shape, self._is_float = space.shape, space.dtype is not None and space.dtype.kind == "f"
         self._last: Any = None
@@ -71,7 +71,7 @@ class Single(gym.Wrapper[Any, Any, Any, Any]):
             self._failure = f"the environment failed in step\n{traceback.format_exc()}"
             return self._last_good(), 0.0, False, True, {FAILURE: self._failure}
         if terminated or truncated:
-            obs = np.array(obs)  # an environment that writes into one buffer would overwrite it in the reset
+            obs = np.array(obs)  # an environment that reuses one buffer would overwrite it in the reset
         self._last = obs
         return obs, reward, bool(terminated), bool(truncated), {}
 
@@ -88,11 +88,11 @@ class Single(gym.Wrapper[Any, Any, Any, Any]):
         return obs
 
     def _last_good(self) -> Any:
-        """Return a copy of the last observation; zeros where the environment has spoiled it, which it may own."""
+        """Return a copy of the last observation; zeros if the environment, which may own it, has spoiled it."""
         return np.array(self._last) if np.isfinite(self._last).all() else np.zeros_like(self._last)
 
     def _begin_anew(self) -> int | None:
-        """Build another environment; return the seed of its first reset, which follows from the first one's."""
+        """Build a new environment; return the seed of its first reset, derived from the original one."""
         with contextlib.suppress(Exception):
             self.env.close()
         self.env = self._make()
@@ -105,7 +105,7 @@ class Single(gym.Wrapper[Any, Any, Any, Any]):
 
     @property
     def saved(self) -> tuple[dict[str, Any], bool]:
-        """The state, and whether the next step is to be a reset; set through the vector env's set_attr."""
+        """The state, and whether the next step is a reset; set through the vector env's set_attr."""
         return classic_state(self.env), self._pending
 
     @saved.setter
@@ -115,7 +115,7 @@ class Single(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def make_single(env_id: str, kwargs: Mapping[str, Any], render: bool) -> AnyEnv:
-    """Build one environment; the checker that Gymnasium wraps around it costs a third of a step of CartPole."""
+    """Build one environment, without Gymnasium's checker, which costs a third of a step of CartPole."""
     mode: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
     return gym.make(env_id, disable_env_checker=True, **mode, **kwargs)
 
@@ -123,7 +123,7 @@ def make_single(env_id: str, kwargs: Mapping[str, Any], render: bool) -> AnyEnv:
 def thunk(
     env_id: str, kwargs: Mapping[str, Any], render: bool, seed: int | None = None, pending: bool = False
 ) -> Callable[[], Single]:
-    """Return what a vector env calls to build one environment, see `Single`: here, or in a child of this process."""
+    """Return what a vector env calls to build one environment (see `Single`), here or in a child process."""
     owner = os.getpid()
 
     def build() -> Single:
@@ -135,17 +135,17 @@ def thunk(
 
 
 def fresh_seed(seed: int, restarts: int) -> int:
-    """Return the seed of an environment that began anew so many times, below 2^31."""
+    """Return the seed of an environment restarted so many times, below 2^31."""
     return int(np.random.SeedSequence([seed, restarts]).generate_state(1)[0] >> 1)
 
 
 def _serve_only(owner: int) -> None:
-    """Leave the trainer's signals to the trainer, and die with it."""
+    """Ignore the trainer's signals, and die with the trainer."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     pr_set_pdeathsig = 1
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:  # Linux
         prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != owner:  # it died before the line above
+    if os.getppid() != owner:  # the trainer died before the prctl
         os._exit(1)

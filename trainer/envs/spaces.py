@@ -15,8 +15,8 @@ from trainer.envs.base import Array
 class ObsCodec:
     """Turns a batch of observations of one space into a fresh, contiguous array of the normal form.
 
-    uint8 and bool stay, every other number becomes float32, Discrete becomes one-hot float32. Pictures that have their
-    channels last (fewer of them than rows and columns) get them first.
+    uint8 and bool stay, every other number becomes float32, Discrete becomes one-hot float32. Channels-last pictures
+    (fewer channels than rows and columns) become channels-first.
     """
 
     shape: tuple[int, ...]

@@ -1,9 +1,9 @@
-"""Three environments that are solved in seconds, stepped in NumPy without a loop over environments.
+"""Three environments that are solved in seconds, stepped in NumPy without looping over environments.
 
 Catch: a ball falls down a board of 10 rows and 5 columns while the paddle on the last row moves left, stays or moves
 right; 9 steps, then +1 if it is caught and -1 if not. Chain: 8 states in a row; right moves on, left goes back to the
-start for a small reward; the last state pays 1 and ends the episode. Memory: a corridor at whose beginning one of two
-cues is seen; at its end the same action as the cue is right, +1, and the other wrong, -1.
+start for a small reward; the last state pays 1 and ends the episode. Memory: a corridor that shows one of two cues at
+its beginning; at its end the action that matches the cue pays +1, the other -1.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CATCH_OPTIMAL_RETURN = 1.0
 CHAIN_OPTIMAL_RETURN = 1.0
 """Return of always moving right, which is optimal for every discount up to 0.998."""
 MEMORY_OPTIMAL_RETURN = 1.0
-"""Return of who remembers the cue; who does not has 0 on average."""
+"""Return of an agent that remembers the cue; one that does not gets 0 on average."""
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -132,7 +132,7 @@ class Memory:
         return reward, ended
 
     def obs(self) -> Floats:
-        """Which cue (at the start), in the corridor, at its end; behind the last step nothing is seen."""
+        """One-hot: which cue (at the start), in the corridor, at its end; all zeros after the last step."""
         place = self.state["place"]
         seen = np.select([place == 0, place < self.corridor, place == self.corridor], [self.state["cue"], 2, 3], -1)
         out = np.zeros((len(self._each), self.obs_size), dtype=np.float32)
@@ -151,7 +151,7 @@ GAMES: dict[str, type[Catch] | type[Chain] | type[Memory]] = {
 
 
 def _take_length(kwargs: dict[str, Any]) -> int:
-    """Take the number of states of a chain out of its kwargs. Raises ValueError for what is no such number."""
+    """Pop the number of states of a chain from its kwargs. Raises ValueError if it is not one."""
     length = kwargs.pop("length", 8)
     if type(length) is not int or length < 2:
         raise ValueError(f"length {length}: a number of states is needed, 2 or more")
@@ -202,7 +202,7 @@ class ToyBackend:
         self._action = None
         self._elapsed += 1
         truncated = np.zeros_like(terminated) if self._limit is None else self._elapsed >= self._limit
-        if reset.any():  # NEXT_STEP: these rows were not stepped but begin anew
+        if reset.any():  # NEXT_STEP: these rows are reset instead of stepped
             self._begin(reset)
             reward[reset], terminated[reset], truncated[reset] = 0.0, False, False
         done = terminated | truncated
@@ -224,7 +224,7 @@ class ToyBackend:
         return (1, rows + 2, columns + 2)
 
     def _obs(self) -> Tensor:
-        """Return what the games show, [N, *]."""
+        """Return the games' observations, [N, *]."""
         obs = torch.from_numpy(self._game.obs())
         if len(self.obs_shape) == 1:
             return obs

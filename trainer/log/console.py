@@ -1,4 +1,4 @@
-"""What a person watches: one live line on a terminal, a plain line now and then in a file or pipe."""
+"""What a person watches: one live line on a terminal, an occasional plain line in a file or pipe."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ConsoleView:
         self._pending = False  # newer values than the ones drawn
 
     def progress(self, values: Mapping[str, float]) -> None:
-        """Take over `values`, draw them if it is time to.
+        """Take `values`, and draw them if it is time to.
 
         Keys: env_steps; sps [env steps/s]; return, epsilon, loss; eta_s [s]; share_env, share_act, share_learn,
         share_sync, share_other [0-1]. What is missing or NaN is shown as '-'.
@@ -48,7 +48,7 @@ class ConsoleView:
         self._console.print(clean, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Draw the last values and give the terminal back."""
+        """Draw the last values and release the terminal."""
         if self._pending:
             self._draw()
         if self._live is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a name beside `path` to write to; it becomes `path` if the block succeeds and is removed if not."""
+    """Yield a name next to `path` to write to; it becomes `path` if the block succeeds and is removed if not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

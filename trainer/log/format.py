@@ -1,4 +1,4 @@
-"""Numbers as a person reads them in a narrow place; '-' stands for what is not known."""
+"""Numbers as a person reads them in a narrow space; '-' means unknown."""
 
 from __future__ import annotations
 

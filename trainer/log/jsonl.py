@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object per row; after a resume every row is there exactly once."""
+"""metrics.jsonl: one JSON object per row; after a resume it holds every row exactly once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainer.types import State
 
 
 class JsonlSink:
-    """Appends rows at an offset of its own, so that a row that was cut short is overwritten by the next one.
+    """Appends rows at its own offset, so that a row that was cut short is overwritten by the next one.
 
     A failed write costs that row, never the run: it is reported once and the next row tries again.
     """
@@ -25,7 +25,7 @@ class JsonlSink:
         self._file: FileIO | None = None
         self._offset = 0  # bytes of the file that are whole rows of this run
         self._rows = 0
-        self._is_ours = False  # whether what the file holds was written by this run
+        self._is_ours = False  # whether this run wrote what the file holds
         self._warned = False
 
     def metrics(self, env_steps: int, values: Mapping[str, float]) -> None:
@@ -49,7 +49,7 @@ class JsonlSink:
         return {"offset": self._offset, "rows": self._rows}
 
     def load_state_dict(self, state: State) -> None:
-        """Cut the rows that were written after the checkpoint; a file that lacks some is kept as it is."""
+        """Remove the rows written after the checkpoint; a file that lacks some is kept as it is."""
         self._drop_file()
         self._is_ours = True
         self._offset, self._rows = int(state["offset"]), int(state["rows"])
@@ -76,13 +76,13 @@ class JsonlSink:
             self._warn(f"{self._path} holds an earlier run, which is now {aside.name}.")
         self._path.touch()
         self._is_ours = True
-        self._file = FileIO(self._path, "r+")  # unbuffered: a row is with the system before training goes on
+        self._file = FileIO(self._path, "r+")  # unbuffered: the OS has a row before training goes on
         self._file.truncate(self._offset)
         self._file.seek(self._offset)
         return self._file
 
     def _drop_file(self, *, cut: bool = False) -> None:
-        """Close the file; cut: without the part of a row that the disk took."""
+        """Close the file; cut: first remove a partially written row."""
         file, self._file = self._file, None
         if file is not None:
             with suppress(OSError, ValueError):  # every whole row was written already
@@ -92,7 +92,7 @@ class JsonlSink:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a metrics file; lines that are no whole JSON object (a run still writing) are left out."""
+    """Return the rows of a metrics file; skip lines that are not whole JSON objects (a run is still writing)."""
     if not path.exists():
         return []
     rows = []

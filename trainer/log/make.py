@@ -33,7 +33,7 @@ def make_logger(
 ) -> Logger:
     """Return rank 0's fan-out to every sink that is asked for, or a null object on the other ranks.
 
-    Nothing is written before the first call, so that `load_state_dict` may still say where a resumed run goes on.
+    Nothing is written before the first call, so that `load_state_dict` can still set where a resumed run continues.
 
     Args:
         rank: this process; only 0 writes.
@@ -46,7 +46,7 @@ def make_logger(
     if rank != 0:
         return NullLogger()
     run_dir.mkdir(parents=True, exist_ok=True)
-    # isatty decides alone: FORCE_COLOR would otherwise put control characters into a log file.
+    # isatty alone decides: otherwise FORCE_COLOR would put control characters into a log file.
     console = console or Console(force_terminal=sys.stdout.isatty(), highlight=False)
     view = ConsoleView(console, total_env_steps)
     view.message(title)

@@ -1,4 +1,4 @@
-"""The logger of every rank but 0: does nothing, so that no caller ever asks which rank it is."""
+"""The logger of every rank but 0: does nothing, so that no caller has to ask which rank it is."""
 
 from __future__ import annotations
 

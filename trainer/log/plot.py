@@ -147,7 +147,7 @@ def _dress(axes: Axes, title: str) -> None:
 
 
 def _smooth(values: Array) -> Array:
-    """Return the centred moving average over a twenty-fifth of the points; at the ends, over those that there are."""
+    """Return the centred moving average over a twenty-fifth of the points; at the ends, over as many as there are."""
     half = len(values) // 50
     total = np.concatenate([[0.0], np.cumsum(values)])
     index = np.arange(len(values))

@@ -13,7 +13,7 @@ from trainer.types import State
 
 
 class TensorBoardSink:
-    """Opens its event file at the first row: only then it is known where a resumed run goes on.
+    """Opens its event file at the first row: only then is it known where a resumed run continues.
 
     A failed write closes it, so that the next row tries another one; errors are left to the caller.
     """
@@ -32,7 +32,7 @@ class TensorBoardSink:
         try:
             writer = self._writer or self._open()
             writer.file_writer.add_summary(_summary(values), env_steps)
-        except Exception:  # of an earlier row, perhaps: a thread writes
+        except Exception:  # perhaps of an earlier row: a thread writes
             with suppress(Exception):
                 self.close()
             raise
@@ -56,7 +56,7 @@ class TensorBoardSink:
     def _open(self) -> Any:
         from torch.utils.tensorboard import SummaryWriter
 
-        # From -1 on a fresh run: whatever an earlier run left in this folder is hidden.
+        # From -1 in a fresh run: this hides whatever an earlier run left in this folder.
         self._writer = SummaryWriter(str(self._log_dir), purge_step=self._last + 1)
         text = json.dumps(self._config, indent=2, default=str)
         self._writer.add_text("config", "\n".join(f"    {line}" for line in text.splitlines()), self._last + 1)

@@ -55,7 +55,7 @@ def write_gif(
     images = [Image.fromarray(frame).resize(size, resample) for frame in frames[::stride]]
     palette = _palette(images, colors)
     indexed = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    # Naming the palette once more is what keeps pillow from storing a copy with each frame.
+    # Passing the palette once more keeps pillow from storing a copy with each frame.
     table = bytes(palette.getpalette() or ())
     with whole_file(path) as draft:
         indexed[0].save(

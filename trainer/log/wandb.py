@@ -16,16 +16,16 @@ from trainer.types import State
 TIMEOUT = 30.0
 """How long the service may take to start, to finish, and to hold up the end of the run [s]."""
 MAX_WAITING = 10_000
-"""Rows that wait while the service does not answer; later ones are lost."""
+"""Rows to queue while the service does not answer; later ones are lost."""
 MAX_FAILURES = 3
-"""Rows in a row that may not be refused."""
+"""Failures in a row after which logging stops."""
 
 
 class WandbSink:
     """Hands rows to a thread, which alone talks to the service: whatever that does, training goes on.
 
-    The thread starts at the first row, when it is known whether a checkpoint names the run to go on with. A start that
-    fails is final. What the thread has to say is told by the next call, because the console belongs to the caller.
+    The thread starts at the first row, when it is known whether a checkpoint names the run to continue. A failed start
+    is final. Messages of the thread are printed by the next call, because the console belongs to the caller.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class WandbSink:
         self._tell()
 
     def state_dict(self) -> State:
-        """Return the id under which a resumed run goes on."""
+        """Return the id under which a resumed run continues."""
         return {"id": self._id}
 
     def load_state_dict(self, state: State) -> None:
-        """Go on with the checkpoint's run."""
+        """Continue the checkpoint's run."""
         self._id = str(state["id"])
 
     def _tell(self) -> None:
@@ -76,7 +76,7 @@ class WandbSink:
             self._warn(self._told.popleft())
 
     def _work(self) -> None:
-        """Start the run, log rows until the end comes, finish: the work of the thread."""
+        """Do the work of the thread: start the run, log rows until the end, finish."""
         run, failed = self._start(), 0
         while run is not None and failed < MAX_FAILURES and (row := self._rows.get()) is not None:
             try:
@@ -92,11 +92,11 @@ class WandbSink:
                 run.finish()
 
     def _start(self) -> Any:
-        """Return the service's run, or None where there is none to be had."""
+        """Return the service's run, or None if it cannot be had."""
         try:
             import wandb
 
-            # Before anything else, because already the login check prints.
+            # Before anything else, because even the login check prints.
             wandb.setup(settings=wandb.Settings(silent=True, quiet=True))
             modes = _modes(wandb)
         except ImportError:
@@ -123,7 +123,7 @@ class WandbSink:
             project=self._project,
             name=self._name,
             id=self._id,
-            resume="allow" if mode == "online" else None,  # offline nobody can be asked; `wandb sync` goes by the id
+            resume="allow" if mode == "online" else None,  # offline, nobody can be asked; `wandb sync` goes by the id
             dir=str(self._run_dir),
             config=dict(self._config),
             mode=mode,
@@ -140,7 +140,7 @@ class WandbSink:
 def _modes(wandb: Any) -> tuple[str, ...]:
     """Return the modes to try in order. Asks neither the network nor the user.
 
-    What the user chose (WANDB_MODE, `wandb offline`) stands. A node without a way out records offline.
+    The user's choice (WANDB_MODE, `wandb offline`) stands. A node without internet access records offline.
     """
     chosen = wandb.setup().settings.mode
     if chosen != "online":

@@ -23,8 +23,8 @@ def c51(
 ) -> LossOut:
     """Move the distribution of Z(s, a) towards that of ret + discount * Z_target(s', a').
 
-    Under `expected`, or where SARSA expects, the target is the mixture of the actions' distributions.
-    The priority is the KL divergence, which the loss is but for a constant (Hessel et al. 2018).
+    With `expected`, or where SARSA takes an expectation, the target is the mixture of the actions' distributions.
+    The priority is the KL divergence, which equals the loss up to a constant (Hessel et al. 2018).
     """
     given = Given(draws=draws, task=batch.task)
     with torch.no_grad():
@@ -42,7 +42,7 @@ def c51(
     divergence = loss.detach() + torch.xlogy(goal, goal).sum(1)
     return LossOut(
         loss=loss,
-        priority=divergence.clamp(min=0),  # rounding may go below
+        priority=divergence.clamp(min=0),  # rounding may push it below
         metrics={"q_values": of_action(out.q.detach(), batch.action)},
         out=out,
     )
@@ -52,8 +52,8 @@ def project(ret: Tensor, discount: Tensor, mass: Tensor, v_min: float, v_max: fl
     """Project the distribution of ret + discount * Z onto the atoms of Z (eq. 7).
 
     ret, discount: [B]; mass: [B, K], probabilities of K evenly spaced atoms from v_min to v_max. Each shifted atom,
-    clipped to the bounds, shares its probability between its two neighbours; one that meets an atom gives it all.
-    Written as sums over all pairs, so that the order of the additions, and with it the result, is fixed on a GPU too.
+    clipped to the bounds, splits its probability between its two neighbours; one that coincides with an atom gives it
+    all. Written as sums over all pairs, so that the order of the additions, and thus the result, is fixed on a GPU too.
     """
     count = mass.shape[1]
     atoms = torch.linspace(v_min, v_max, count, dtype=mass.dtype, device=mass.device)

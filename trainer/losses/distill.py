@@ -1,4 +1,4 @@
-"""Policy distillation (Rusu et al. 2016): a student learns the policy behind the values of trained networks."""
+"""Policy distillation (Rusu et al. 2016): a student learns the policy implied by the values of trained networks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Teacher = Callable[[Tensor, Tensor | None], Tensor]
 
 @torch.no_grad()
 def teach(obs: Tensor, task: Tensor | None, *, nets: Sequence[nn.Module], temperature: float) -> Tensor:
-    """Return what the teachers would do, softmax(Q_T(s, .) / temperature), [B, A].
+    """Return the teachers' policy, softmax(Q_T(s, .) / temperature), [B, A].
 
-    Without tasks it is the mean of the teachers' policies; with them, task [B] says whose policy counts in a row.
+    Without tasks it is the mean of the teachers' policies; with them, task [B] selects the teacher of each row.
     """
     given = Given(task=task)
     policies = torch.stack([torch.softmax(net(obs, given).q / temperature, 1) for net in nets])  # [teachers, B, A]

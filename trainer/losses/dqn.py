@@ -28,7 +28,7 @@ def dqn(
     """Regress Q(s, a) on the n-step target ret + discount * V_target(s').
 
     V is the value of the best action, or what `target` or `munchausen` make of it; with `double` the online network
-    picks the action and the target network values it (van Hasselt et al. 2016, eq. 4).
+    picks the action and the target network evaluates it (van Hasselt et al. 2016, eq. 4).
     `mse` is delta^2, as in CleanRL; `huber` is delta^2 / 2 for |delta| <= 1 and linear beyond.
     """
     given = Given(draws=draws, task=batch.task)

@@ -23,7 +23,7 @@ def ensemble(
 ) -> LossOut:
     """Regress Q_e(s, a) on ret + discount * max_a' Q_target,e(s', a') for each head e, where the mask lets it learn.
 
-    With `double` head e of the online network picks a' (van Hasselt et al. 2016, eq. 4). The loss of a sample is the
+    With `double`, head e of the online network picks a' (van Hasselt et al. 2016, eq. 4). The loss of a sample is the
     sum over heads (Osband et al. 2016, eq. 4); its priority is the mean |TD error| of the heads that learn from it.
     """
     given = Given(draws=draws, task=batch.task)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from trainer.types import Batch, Loss, LossOut, Rates
 
 Part = Callable[[nn.Module, nn.Module, Batch, Rates, LossOut], Tensor]
-"""(net, target_net, batch, rates, what the base loss said) -> loss [B], weighted already."""
+"""(net, target_net, batch, rates, what the base loss returned) -> loss [B], already weighted."""
 
 
 def joint(
@@ -17,7 +17,7 @@ def joint(
 ) -> LossOut:
     """Return `base` plus all `parts`; priorities are those of `base`, each part is a metric under its name.
 
-    A part counts once for each term that the base loss sums up, so not at all in a row without any.
+    A part counts once per term that the base loss sums, so not at all in a row without terms.
     """
     said = base(net, target_net, batch, rates)
     loss, metrics = said.loss, dict(said.metrics)

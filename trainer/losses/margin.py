@@ -20,7 +20,7 @@ def large_margin(
 ) -> Tensor:
     """Return weight * (max_a [Q(s, a) + margin * 1(a != a_E)] - Q(s, a_E)) where a demonstrator took a_E, else 0; [B].
 
-    Hester et al. 2018, eq. 2: the demonstrated action has to be above every other by the margin, which gives actions
+    Hester et al. 2018, eq. 2: the demonstrated action has to exceed every other by the margin, which gives actions
     that were never demonstrated a reasonable value.
     """
     if batch.expert is None:

@@ -1,4 +1,4 @@
-"""Munchausen reinforcement learning (Vieillard et al. 2020): the log-policy is a reward, values are soft."""
+"""Munchausen reinforcement learning (Vieillard et al. 2020): the log-policy is added to the reward, values are soft."""
 
 from __future__ import annotations
 

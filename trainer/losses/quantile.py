@@ -27,11 +27,11 @@ def quantile(
 ) -> LossOut:
     """Regress the quantiles of Z(s, a) on samples of ret + discount * Z_target(s', a').
 
-    fractions, target_fractions: how many an implicit network is asked for, N and N' of IQN. Under `expected`, or where
-    SARSA expects, the samples are those of all actions, weighted by the policy.
+    fractions, target_fractions: how many an implicit network is asked for, N and N' of IQN. With `expected`, or where
+    SARSA takes an expectation, the samples are those of all actions, weighted by the policy.
     The priority is the mean |TD error| over all pairs, as in Beyond the Rainbow (Clark et al. 2024).
     """
-    given = Given(draws=draws, task=batch.task)  # as acting asks
+    given = Given(draws=draws, task=batch.task)  # the same query as in acting
     with torch.no_grad():
         after: QOut = target_net(batch.next_obs, given._replace(fractions=target_fractions))
         assert after.quantiles is not None
@@ -64,11 +64,11 @@ def quantile(
 
 
 def quantile_huber(error: Tensor, fraction: Tensor, kappa: float) -> Tensor:
-    """Return |fraction - 1{error < 0}| L_kappa(error) / kappa (2018b, eq. 3); kappa 0 is its limit, |error| for L."""
+    """Return |fraction - 1{error < 0}| L_kappa(error) / kappa (2018b, eq. 3); kappa 0: L / kappa becomes |error|."""
     size = error.abs() if kappa == 0 else F.huber_loss(error, torch.zeros_like(error), "none", kappa) / kappa
     return (fraction - (error.detach() < 0).to(error.dtype)).abs() * size
 
 
 def mean(values: Tensor, weight: Tensor | None) -> Tensor:
-    """Return the mean over the last dimension of [B, K, samples], by weights [B, samples] that add up to one."""
+    """Return the mean over the last dimension of [B, K, samples], with weights [B, samples] that sum to one."""
     return values.mean(2) if weight is None else (values * weight[:, None]).sum(2)

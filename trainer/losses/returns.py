@@ -1,4 +1,4 @@
-"""Regression on returns that are complete, without a target network: PQN (Gallici et al. 2025)."""
+"""Regression on complete returns, without a target network: PQN (Gallici et al. 2025)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from trainer.types import Batch, Given, LossOut, QOut, Rates
 def returns(
     net: nn.Module, target_net: nn.Module, batch: Batch, rates: Rates, *, kind: Literal["huber", "mse"]
 ) -> LossOut:
-    """Regress Q(s, a) on the return of the batch (Gallici et al. 2025, eq. 9); `target_net` is never asked.
+    """Regress Q(s, a) on the return of the batch (Gallici et al. 2025, eq. 9); `target_net` is not used.
 
-    `mse` is delta^2 and `huber` is delta^2 / 2 for |delta| <= 1, as for DQN. Where `batch.mask` is False there is no
-    transition: such a row has loss 0 and counts as no term.
+    `mse` is delta^2 and `huber` is delta^2 / 2 for |delta| <= 1, as for DQN. A row where `batch.mask` is False is not a
+    transition: it has loss 0 and counts as no term.
     """
     out: QOut = net(batch.obs, Given(task=batch.task))
     q = out.q.gather(1, batch.action[:, None]).squeeze(1)

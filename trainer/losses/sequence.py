@@ -25,13 +25,13 @@ def sequence(
     eta: float,
     draws: Draws | None = None,
 ) -> LossOut:
-    """Regress Q(h_t, a_t) on h(ret + discount * h^-1(Q_target(h_{t+m}, a'))) at every step that learns (section 2.3).
+    """Regress Q(h_t, a_t) on h(ret + discount * h^-1(Q_target(h_{t+m}, a'))) at every learning step (section 2.3).
 
-    Both networks begin in the stored state and are unrolled over the first `burn_in` steps without gradient, which
-    brings the state of then up to the weights of now (section 3); a sequence without them begins behind. One unroll of
+    Both networks start from the stored state and are unrolled over the first `burn_in` steps without gradient, which
+    updates that state to the current weights (section 3); a sequence without burn-in starts after them. One unroll of
     each network over the rest gives values and bootstraps; a' is the online network's best (`double`) or the target's.
-    The loss of a sequence is the sum over its steps that learn, `terms` how many; its priority is
-    eta max|delta| + (1 - eta) mean|delta| over them. A sequence in which nothing learns has loss and priority 0.
+    The loss of a sequence is the sum over its learning steps, `terms` their number; its priority is
+    eta max|delta| + (1 - eta) mean|delta| over them. A sequence without learning steps has loss and priority 0.
     """
     given = Given(draws=draws, state=batch.state)
     with torch.no_grad():
@@ -42,7 +42,7 @@ def sequence(
         q_target = unroll(target_net, batch, rest, given._replace(state=states[1])).q  # [B, L', A]
         best = (out.q if double else q_target).argmax(2, keepdim=True)
         steps = torch.arange(ahead.shape[1], device=ahead.device)
-        reached = (steps + ahead).clamp(max=ahead.shape[1] - 1)  # where nothing learns it may lie beyond the end
+        reached = (steps + ahead).clamp(max=ahead.shape[1] - 1)  # may be beyond the end where nothing learns
         value = q_target.gather(2, best).squeeze(2).gather(1, reached)
         ret, discount = batch.ret[:, burn_in:], batch.discount[:, burn_in:]
         target = rescale(ret + discount * unscale(value)) if rescaled else ret + discount * value
@@ -61,7 +61,7 @@ def sequence(
 
 
 def burned(module: nn.Module, batch: Sequences, given: Given, burn_in: int) -> Tensor:
-    """Return the recurrent state behind the burn-in, [B, ...]; where there is none, the stored one."""
+    """Return the recurrent state after the burn-in, [B, ...]; where there is none, the stored one."""
     if burn_in == 0:
         return batch.state
     state = unroll(module, batch, slice(burn_in), given).state
@@ -71,7 +71,7 @@ def burned(module: nn.Module, batch: Sequences, given: Given, burn_in: int) -> T
 
 
 def unroll(module: nn.Module, batch: Sequences, steps: slice, given: Given) -> QOut:
-    """Return what a network says along these steps of sequences, q [B, L', A], from given.state on."""
+    """Return a network's output along these steps of sequences, q [B, L', A], starting from given.state."""
     told = given._replace(last_action=batch.last_action[:, steps], last_reward=batch.last_reward[:, steps])
     out: QOut = module(batch.obs[:, steps], told)
     return out

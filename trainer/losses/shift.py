@@ -18,10 +18,10 @@ def shifted(
     draws: Draws,
     pixels: int,
 ) -> LossOut:
-    """Return what `base` says of the batch with its images shifted by up to `pixels` in each direction.
+    """Return `base` of the batch with its images shifted by up to `pixels` in each direction.
 
-    Every observation moves by itself: obs and next_obs of a transition differ, the frames of a stack do not. The
-    observations of a sequence move together, because a recurrent state goes through them.
+    Every observation has its own shift: obs and next_obs of a transition differ, the frames of a stack do not. The
+    observations of a sequence move together, because a recurrent state runs through them.
     """
     moved = batch._replace(obs=move(batch.obs, draws, pixels))
     if isinstance(moved, Batch):
@@ -34,7 +34,7 @@ def shifted(
 
 
 def move(images: Tensor, draws: Draws, pixels: int) -> Tensor:
-    """Shift each of the images [B, ..., H, W] by its own random vector; its border grows where it leaves the frame."""
+    """Shift each of the images [B, ..., H, W] by its own random vector, repeating its border beyond the frame."""
     by = (draws.uniform(len(images), 2) * (2 * pixels + 1)).long().clamp(max=2 * pixels) - pixels
     return translate(images, by)
 
@@ -42,7 +42,7 @@ def move(images: Tensor, draws: Draws, pixels: int) -> Tensor:
 def translate(images: Tensor, by: Tensor) -> Tensor:
     """Return out[b, ..., y, x] = images[b, ..., y + by[b, 0], x + by[b, 1]], the border repeated beyond the frame.
 
-    That is to pad with copies of the border and to crop, in one gather. images: [B, ..., H, W] of any number type;
+    This pads with copies of the border and crops, in one gather. images: [B, ..., H, W] of any number type;
     by: [B, 2] int64.
     """
     rows, height, width = len(images), *images.shape[-2:]

@@ -1,4 +1,4 @@
-"""Self-predictive representations (SPR, Schwarzer et al. 2021): an encoder that foresees its own latents learns more
+"""Self-predictive representations (SPR, Schwarzer et al. 2021): an encoder that predicts its own latents learns more
 from few transitions. Pure maths, one number per sample."""
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from trainer.types import Batch, Future, LossOut, Rates
 
 
 class Foresees(Protocol):
-    """What this loss needs of a network's body."""
+    """What this loss needs from a network's body."""
 
     def encode(self, obs: Tensor) -> Tensor:
         """Map scaled images [B, C, H, W] to latents [B, c, h, w]."""
 
     def imagine(self, latent: Tensor, action: Tensor) -> Tensor:
-        """Map latents [B, c, h, w] and actions [B] to the latents of one step later."""
+        """Map latents [B, c, h, w] and actions [B] to the latents one step later."""
 
     def project(self, latent: Tensor) -> Tensor:
         """Map latents [B, c, h, w] to [B, P], where they are compared."""
 
     def predict(self, projection: Tensor) -> Tensor:
-        """Map projections of imagined latents, [B, P], to those expected of the true ones."""
+        """Map projections of imagined latents, [B, P], to predicted projections of the true ones."""
 
 
 def spr(
@@ -40,10 +40,10 @@ def spr(
 ) -> Tensor:
     """Return weight / F * sum_{k=1..F} |p_k - t_k|^2 over the valid steps, [B]; p and t of length 1.
 
-    t_k is the target network's projection of what was observed k steps later, p_k what the online network foresees of
+    t_k is the target network's projection of what was observed k steps later, p_k the online network's prediction of
     it from obs and the actions alone; |p - t|^2 = 2 - 2 cos, so with weight 2F this is eq. 2 and 3 of the paper (whose
     lambda is 2) plus a constant. Dividing by F, not by the number of valid steps, follows the authors' code.
-    online: the raw online network, whose `torso` is a `Foresees` (`net` may be wrapped, for its forward pass alone).
+    online: the raw online network, whose `torso` is a `Foresees` (`net` may be a wrapper with a forward pass only).
     """
     future = batch.future
     assert future is not None, "the replay was built without `future`"
@@ -60,7 +60,7 @@ def project_all(torso: Foresees, images: Tensor) -> Tensor:
 
 
 def foresee(torso: Foresees, images: Tensor, future: Future) -> Tensor:
-    """Return what is expected of the next F steps, [B, F, P], from images [B, C, H, W] and the actions taken."""
+    """Return the predictions for the next F steps, [B, F, P], from images [B, C, H, W] and the actions taken."""
     latent, latents = torso.encode(images), []
     for action in future.action.unbind(1):
         latent = torso.imagine(latent, action)

@@ -1,4 +1,4 @@
-"""Which action's value the next state is worth: what the losses on transitions share."""
+"""Which action's value the next state is worth; shared by the losses on transitions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Target = Literal["max", "sarsa", "expected"]
 def next_choice(
     net: nn.Module, after: QOut, batch: Batch, rates: Rates, given: Given, *, target: Target, double: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the best action at next_obs, [B], and, unless it alone counts, the chance of each action there, [B, A].
+    """Return the best action at next_obs, [B], and, unless only that counts, each action's probability there, [B, A].
 
-    after: what the target network says of next_obs. With `double` the online network finds the best action (van
-    Hasselt et al. 2016, eq. 4), otherwise the target network does. The chances are those of the behaviour policy,
-    epsilon-greedy at this step (`expected`, van Seijen et al. 2009), or certainty of the action that was taken
-    (`sarsa`, Rummery & Niranjan 1994). Where none was, as the episode was cut, SARSA expects too.
+    after: the target network's output at next_obs. With `double` the online network picks the best action (van
+    Hasselt et al. 2016, eq. 4), otherwise the target network does. The probabilities are those of the behaviour policy,
+    epsilon-greedy at this step (`expected`, van Seijen et al. 2009), or 1 for the action that was taken (`sarsa`,
+    Rummery & Niranjan 1994). Where none was, because the episode was cut, SARSA takes the expectation too.
     """
     q: Tensor = net(batch.next_obs, given).q if double else after.q
     best = q.argmax(1)
@@ -35,6 +35,6 @@ def next_choice(
 
 
 def of_action(values: Tensor, action: Tensor) -> Tensor:
-    """Return what `values` [B, A, ...] say of `action` [B], [B, ...]."""
+    """Return the part of `values` [B, A, ...] for `action` [B], [B, ...]."""
     index = action.view(-1, *(1,) * (values.dim() - 1)).expand(-1, 1, *values.shape[2:])
     return values.gather(1, index).squeeze(1)

@@ -17,7 +17,7 @@ from trainer.types import Draws, Given, QOut
 class StackedLinear(nn.Module):
     """E linear layers side by side, [E, B, in] -> [E, B, out], in one product; with noise as in `NoisyLinear`.
 
-    sigma: standard deviation of the noise at the start, times 1/sqrt(in); None: no noise.
+    sigma: initial standard deviation of the noise, times 1/sqrt(in); None: no noise.
     """
 
     def __init__(self, heads: int, fan_in: int, fan_out: int, sigma: float | None = None) -> None:
@@ -44,7 +44,7 @@ class StackedLinear(nn.Module):
 
 
 class StackedNorm(nn.Module):
-    """Layer normalisation of [E, B, F] with scales and offsets of each head's own."""
+    """Layer normalisation of [E, B, F] with each head's own scales and offsets."""
 
     def __init__(self, heads: int, features: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class StackedNorm(nn.Module):
 
 
 class StackedLayers(nn.Sequential):
-    """Modules one behind the other, of which the linear ones get the draws."""
+    """Modules in sequence; the linear ones receive the draws."""
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         for layer in self:
@@ -68,7 +68,7 @@ class EnsembleHead(nn.Module):
     """Features [B, F] to values by each of E heads, [B, A, E], and their mean; nothing is shared between heads.
 
     Every head sends its gradient into the features; there it is divided by E (Osband et al. 2016, appendix).
-    hidden: widths of hidden layers that each stream of each head has for itself.
+    hidden: widths of the hidden layers, separate for each stream of each head.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Heads of Q-networks: features in, what there is to say about each action out."""
+"""Heads of Q-networks: features in, a value or return distribution of each action out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.types import Draws, Given, QOut
 class ActionOutputs(nn.Module):
     """K numbers for each action, [..., F] -> [..., A, K], by one stream or by two (dueling, Wang et al. 2016, eq. 9).
 
-    hidden: widths of hidden layers that each stream has for itself.
+    hidden: widths of the hidden layers, separate for each stream.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class CategoricalHead(nn.Module):
 
 
 class QuantileHead(nn.Module):
-    """K quantiles of the return of an action, at the middles of K equal shares (QR-DQN, Dabney et al. 2018a)."""
+    """K quantiles of the return of an action, at the midpoints of K equal intervals (QR-DQN, Dabney et al. 2018a)."""
 
     def __init__(self, outputs: ActionOutputs) -> None:
         super().__init__()
@@ -93,12 +93,12 @@ class QuantileHead(nn.Module):
 
 
 class ImplicitQuantileHead(nn.Module):
-    """Quantiles of the return of an action at whichever fractions are asked for (IQN, Dabney et al. 2018b).
+    """Quantiles of the return of an action at any requested fractions (IQN, Dabney et al. 2018b).
 
-    acting: how many fractions a greedy decision looks at; risk: they cover [0, risk), so that `q` is the mean of the
-    worst share of the returns (CVaR, its section 3.2). `q` is always the value that acting goes by. Where a loss asks
-    for fractions over [0, 1) and risk is 1, it is their mean; the paper draws others for it.
-    The layer behind the cosines is never noisy.
+    acting: how many fractions a greedy decision uses; risk: they cover [0, risk), so that `q` is the mean of the worst
+    share of the returns (CVaR, its section 3.2). `q` is always the value used for acting. Where a loss asks for
+    fractions over [0, 1) and risk is 1, it is the mean of their quantiles; the paper draws separate fractions for it.
+    The layer after the cosines is never noisy.
     """
 
     def __init__(self, features: int, outputs: ActionOutputs, *, cosines: int, acting: int, risk: float) -> None:
@@ -127,5 +127,5 @@ class ImplicitQuantileHead(nn.Module):
 
 
 def middles(count: int, like: Tensor) -> Tensor:
-    """Return the middles of `count` equal shares of [0, 1], [count], on the device of `like`."""
+    """Return the midpoints of `count` equal intervals of [0, 1], [count], on the device of `like`."""
     return (torch.arange(count, dtype=like.dtype, device=like.device) + 0.5) / count

@@ -20,7 +20,7 @@ class SpectralConv(nn.Module):
     """A 3x3 convolution with its weights, as a matrix [out, in * 9], divided by its spectral norm (Miyato et al. 2018).
 
     u estimates the left singular vector; a forward pass that will be differentiated improves it by a power iteration.
-    Acting and targets, which see no gradient, leave it alone: then it changes with the updates alone, and ranks agree.
+    Acting and targets, which need no gradient, leave it alone: so only updates change it, and ranks agree.
     It is a parameter without gradient, so that it is broadcast, compared, saved and copied to the target like a weight.
     """
 
@@ -52,7 +52,7 @@ class SpectralConv(nn.Module):
 
 
 class Residual(nn.Module):
-    """x plus two convolutions of it, a ReLU in front of each."""
+    """x plus two convolutions of it, each preceded by a ReLU."""
 
     def __init__(self, convs: Sequence[nn.Module], shape: tuple[int, ...], norm: bool) -> None:
         super().__init__()

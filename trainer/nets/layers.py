@@ -19,8 +19,8 @@ Linear = Callable[[int, int], nn.Module]
 class NoisyLinear(nn.Module):
     """A linear layer with factorised Gaussian noise on its weights (Fortunato et al. 2018, section 3b).
 
-    Where every row has noise of its own, (W + sigma * f(e_out) f(e_in)^T) x is W x + f(e_out) * (sigma (f(e_in) * x)),
-    because it is factorised: a second product instead of a weight matrix per row.
+    Where every row has its own noise, (W + sigma * f(e_out) f(e_in)^T) x is W x + f(e_out) * (sigma (f(e_in) * x)),
+    because the noise is factorised: a second product instead of a weight matrix per row.
     """
 
     def __init__(self, fan_in: int, fan_out: int, sigma: float = 0.5) -> None:
@@ -32,7 +32,7 @@ class NoisyLinear(nn.Module):
         self.bias_sigma = nn.Parameter(torch.full((fan_out,), sigma * bound))
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
-        """Map x [B, ..., in] to [B, ..., out]; the draws say whether rows share noise, without them there is none."""
+        """Map x [B, ..., in] to [B, ..., out]; draws decide whether rows share noise; without them there is none."""
         if draws is None:
             mean: Tensor = F.linear(x, self.weight, self.bias)
             return mean
@@ -57,9 +57,9 @@ def scaled_noise(draws: Draws, rows: int, *shape: int) -> Tensor:
 
 
 class Layers(nn.Sequential):
-    """Modules one behind the other, of which the noisy ones get the draws.
+    """Modules in sequence; the noisy ones receive the draws.
 
-    mixed: products up to the last activation are of bfloat16; what lies behind it, and what comes out, is of float32.
+    mixed: products up to the last activation are in bfloat16; everything after it, and the output, is in float32.
     """
 
     mixed = False
@@ -74,19 +74,19 @@ class Layers(nn.Sequential):
 
 
 def through(layers: Iterable[nn.Module], x: Tensor, draws: Draws | None) -> Tensor:
-    """Return what comes out of layers one behind the other."""
+    """Apply layers in sequence."""
     for layer in layers:
         x = layer(x, draws) if isinstance(layer, NoisyLinear) else layer(x)
     return x
 
 
 def in_bfloat16(x: Tensor) -> torch.autocast:
-    """Return the context in which torch takes products in bfloat16, whatever their arguments are, where x is."""
+    """Return the context in which torch computes products in bfloat16, whatever their arguments, on x's device."""
     return torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False)
 
 
 def hidden_layers(sizes: Sequence[int], linear: Linear, norm: bool) -> list[nn.Module]:
-    """Return layers of these widths, a ReLU behind each, layer normalisation in front of it where asked for."""
+    """Return layers of these widths, a ReLU after each, with layer normalisation before it if `norm`."""
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes):
         layers += [linear(fan_in, fan_out), *([nn.LayerNorm(fan_out)] if norm else []), nn.ReLU()]

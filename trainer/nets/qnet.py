@@ -1,4 +1,4 @@
-"""The Q-network: torso and head, fed with whatever number type the observations have."""
+"""The Q-network: torso and head, for observations of any number type."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trainer.types import Given, QOut
 
 
 class QNetwork(nn.Module):
-    """What is known of Q(obs, .), for a batch of observations; uint8 images are scaled to [0, 1].
+    """Estimates Q(obs, .) for a batch of observations; uint8 images are scaled to [0, 1].
 
     torso: (obs, draws) -> features [B, F]; head: (features, given) -> QOut.
     """

@@ -1,4 +1,4 @@
-"""The Q-network with a memory: an LSTM between body and head (R2D2, Kapturowski et al. 2019, section 2.3)."""
+"""The recurrent Q-network: an LSTM between body and head (R2D2, Kapturowski et al. 2019, section 2.3)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from trainer.types import Given, QOut
 
 
 class RecurrentQNetwork(nn.Module):
-    """What is known of Q(history, .): obs, last action and last reward pass torso and LSTM (Hochreiter & Schmidhuber).
+    """Estimates Q(history, .) from obs, last action and last reward by torso and LSTM (Hochreiter & Schmidhuber).
 
     One forward serves single steps and sequences, so that whatever wraps this module serves both. The recurrent state
-    is hidden and cell side by side, [B, 2, H]. Rewards enter as tanh(r): their size is the environment's.
+    is hidden and cell stacked, [B, 2, H]. Rewards enter as tanh(r): their scale depends on the environment.
     torso: (obs, draws) -> features [B, F]; head: (features [B, H], given) -> QOut.
     """
 
@@ -24,10 +24,10 @@ class RecurrentQNetwork(nn.Module):
         self.lstm = nn.LSTM(features + num_actions + 1, width)
 
     def forward(self, obs: Tensor, given: Given = Given()) -> QOut:  # noqa: B008  (frozen)
-        """Map a step, obs [B, *], or a sequence, obs [B, L, *], to q [B, A] or [B, L, A] and the state behind it.
+        """Map a step, obs [B, *], or a sequence, obs [B, L, *], to q [B, A] or [B, L, A] and the state after it.
 
-        given.last_action and given.last_reward are [B] or [B, L] and say which of the two it is; given.state [B, 2, H].
-        Without them the observations open episodes.
+        given.last_action and given.last_reward are [B] or [B, L] and tell which of the two it is; given.state is
+        [B, 2, H]. Without them the observations open episodes.
         """
         opens = given.last_action is None
         action = torch.zeros(len(obs), dtype=torch.int64, device=obs.device) if opens else given.last_action

@@ -1,4 +1,4 @@
-"""The body of a network that foresees its own latents (SPR, Schwarzer et al. 2021, section 3)."""
+"""The body of a network that predicts its own latents (SPR, Schwarzer et al. 2021, section 3)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from trainer.types import Draws
 
 
 class ForeseeingTorso(nn.Module):
-    """An image torso with a model of how its latents follow each other; a `Foresees` of the SPR loss.
+    """An image torso with a transition model of its latents; a `Foresees` of the SPR loss.
 
-    Latents are what the convolutions say, scaled to [0, 1], here as in acting. They are compared behind the first
-    fully connected layer, which the Q-head shares (noise-free where it is noisy). No batch normalisation: it would
-    make a sample's loss depend on which others lie on the same rank.
+    Latents are the outputs of the convolutions, scaled to [0, 1], here as in acting. They are compared after the first
+    fully connected layer, which the Q-head shares (without noise if it is noisy). No batch normalisation: it would
+    make a sample's loss depend on the other samples on its rank.
     """
 
     def __init__(self, torso: ImageTorso, obs_shape: tuple[int, ...], num_actions: int) -> None:
@@ -44,7 +44,7 @@ class ForeseeingTorso(nn.Module):
         return renormalize(self.body.maps(obs))
 
     def imagine(self, latent: Tensor, action: Tensor) -> Tensor:
-        """Map latents [B, c, h, w] and actions [B] to the latents of one step later; an action is a plane of ones."""
+        """Map latents [B, c, h, w] and actions [B] to the latents one step later; an action is a plane of ones."""
         planes = F.one_hot(action, self.num_actions).to(latent.dtype)[:, :, None, None]
         return renormalize(self.transition(torch.cat((latent, planes.expand(-1, -1, *latent.shape[2:])), 1)))
 
@@ -54,7 +54,7 @@ class ForeseeingTorso(nn.Module):
         return projection
 
     def predict(self, projection: Tensor) -> Tensor:
-        """Map projections of imagined latents, [B, P], to those expected of the true ones."""
+        """Map projections of imagined latents, [B, P], to predicted projections of the true ones."""
         expected: Tensor = self.predictor(projection)
         return expected
 

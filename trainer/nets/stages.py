@@ -1,4 +1,4 @@
-"""A Q-network cut by layers: each rank of a replica has some of them, and all of them hear what the whole one says."""
+"""A Q-network cut by layers: each rank of a replica holds some of them, and all receive the whole network's output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainer.types import Given, QOut
 
 
 class Neighbours(Protocol):
-    """The ranks that have the other layers."""
+    """The ranks that hold the other layers."""
 
     stage: int
     stages: int
@@ -30,14 +30,14 @@ class Neighbours(Protocol):
 
 
 class StageNetwork(nn.Module):
-    """The layers of one stage of `net`, which loses all others. Calling it is a collective of its replica.
+    """The layers of one stage of `net`, which loses all others. Calling it is a collective within its replica.
 
-    Parameters keep their names; layers stand in the order of the stages. begin: how many parameters the stages before
-    have. microbatches: rows go through the stages in so many parts, so that these compute at the same time.
+    Parameters keep their names; layers are in the order of the stages. begin: how many parameters the earlier stages
+    hold. microbatches: rows pass through the stages in this many parts, so that the stages compute concurrently.
     """
 
     def __init__(self, net: QNetwork, neighbours: Neighbours, example: Tensor, microbatches: int = 1) -> None:
-        """Keep what stage `neighbours.stage` has; example: an observation, [1, *]."""
+        """Keep the layers of stage `neighbours.stage`; example: an observation, [1, *]."""
         super().__init__()
         self.neighbours, self.microbatches = neighbours, microbatches
         groups = layers(net)
@@ -60,7 +60,7 @@ class StageNetwork(nn.Module):
                 _forget(group)
 
     def forward(self, obs: Tensor, given: Given = Given()) -> QOut:  # noqa: B008  (frozen)
-        """Map obs [B, *] to QOut, the same on every rank of the replica; all but stage 0 look at its length alone."""
+        """Map obs [B, *] to QOut, the same on every rank of the replica; all but stage 0 use only its length."""
         near, like = self.neighbours, next(self.parameters())
         said: list[Tensor] = []
         tokens: list[Tensor] = []
@@ -87,7 +87,7 @@ class StageNetwork(nn.Module):
 
 
 def layers(net: QNetwork) -> list[list[nn.Module]]:
-    """Return where a network can be cut: in groups of a layer, its norm and what has no parameters; the head last."""
+    """Return the groups a network can be cut into: a layer, its norm and what has no parameters; the head is last."""
     assert isinstance(net.torso, VectorTorso | ImageTorso), "config should have refused it"
     groups: list[list[nn.Module]] = [[]]
     for module in [*net.torso.chain(), net.head]:
@@ -99,7 +99,7 @@ def layers(net: QNetwork) -> list[list[nn.Module]]:
 
 
 def cut(sizes: Sequence[int], stages: int) -> list[range]:
-    """Return `stages` neighbouring shares of the layers, none empty, whose largest is as small as it can be."""
+    """Return `stages` contiguous, non-empty shares of the layers whose largest is as small as possible."""
 
     @functools.cache
     def best(begin: int, left: int) -> tuple[int, tuple[int, ...]]:

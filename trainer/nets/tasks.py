@@ -15,11 +15,11 @@ class TaskHead(nn.Module):
     """A head that knows the task: its features are scaled and shifted, x * (1 + scale[task]) + shift[task].
 
     Feature-wise linear modulation (FiLM, Perez et al. 2018) by a table. The scales start as 1 + N(0, 1), so that tasks
-    differ from the beginning: starting as the identity, tasks that contradict each other cancel in the gradient, and
-    come apart slowly. Works in front of every head: head is (features, given) -> QOut for A actions.
-    actions: how many actions each task has. What the head says beyond those is not used: there it says again what it
-    says of action a modulo their number, so that maxima and means over actions are true ones.
-    only: the task that is meant where none is given, for a network that leaves its run.
+    differ from the beginning: starting from the identity, the gradients of tasks that contradict each other cancel,
+    and the tasks separate slowly. Works with every head: head is (features, given) -> QOut for A actions.
+    actions: how many actions each task has. The head's outputs beyond those are not used: each is replaced by that of
+    action a modulo their number, so that maxima and means over actions are true ones.
+    only: the task to assume where none is given, for a network used outside its run.
     """
 
     only: int | None = None
@@ -53,6 +53,6 @@ class TaskHead(nn.Module):
 
 
 def _repeat(said: Tensor, meant: Tensor) -> Tensor:
-    """Return what is said [B, A, ...] of the actions meant [B, A]."""
+    """Return `said` [B, A, ...] at the actions `meant` [B, A]."""
     index = meant.view(*meant.shape, *(1 for _ in said.shape[2:]))
     return said.gather(1, index.expand_as(said))

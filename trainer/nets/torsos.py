@@ -12,7 +12,7 @@ from trainer.types import Draws
 
 
 class VectorTorso(nn.Module):
-    """A multilayer perceptron on a flattened observation (or nothing but that), [B, *] -> [B, features]."""
+    """A multilayer perceptron on a flattened observation (or only the flattening), [B, *] -> [B, features]."""
 
     def __init__(
         self, obs_shape: tuple[int, ...], hidden: Sequence[int], linear: Linear = nn.Linear, norm: bool = False
@@ -27,12 +27,12 @@ class VectorTorso(nn.Module):
         return x
 
     def chain(self) -> list[nn.Module]:
-        """Return what one behind the other does the same, without draws."""
+        """Return the modules that in sequence do the same, without draws."""
         return [nn.Flatten(), *self.layers]
 
 
 class ChannelsLast(nn.Module):
-    """Puts channels last in memory, [B, C, H, W] as before: so convolutions are fastest, and so they hand it on."""
+    """Puts channels last in memory, shape [B, C, H, W] unchanged: convolutions are then fastest and keep the layout."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.contiguous(memory_format=torch.channels_last)
@@ -61,7 +61,7 @@ class ImageTorso(nn.Module):
         return x
 
     def maps(self, obs: Tensor) -> Tensor:
-        """Return what the convolutions say, [B, c, h, w]."""
+        """Return the outputs of the convolutions, [B, c, h, w]."""
         images = self.layout(obs)
         if not self.mixed:
             plain: Tensor = self.convs(images)
@@ -71,15 +71,15 @@ class ImageTorso(nn.Module):
         return maps.float()
 
     def chain(self) -> list[nn.Module]:
-        """Return what one behind the other does the same, without draws."""
+        """Return the modules that in sequence do the same, without draws."""
         return [self.layout, *self.convs, nn.Flatten(), *self.layers]
 
 
 def use_bfloat16(net: nn.Module, on: bool = True) -> None:
-    """Let convolutions and hidden layers take their products in bfloat16, by torch.autocast, or no longer.
+    """Make convolutions and hidden layers compute their products in bfloat16, by torch.autocast, or no longer.
 
-    Weights, output layers and all that follows stay in float32: neighbouring actions often differ by less than the
-    0.4 % that bfloat16 resolves.
+    Weights, output layers and all that follows stay in float32: values of neighbouring actions often differ by less
+    than the 0.4 % that bfloat16 resolves.
     """
     for module in net.modules():
         if isinstance(module, (Layers, ImageTorso)):
@@ -87,7 +87,7 @@ def use_bfloat16(net: nn.Module, on: bool = True) -> None:
 
 
 def conv_layers(obs_shape: tuple[int, ...], convs: Sequence[tuple[int, int, int]], norm: bool) -> nn.Sequential:
-    """Return convolutions (channels, kernel, stride), a ReLU behind each, layer normalisation in front where asked."""
+    """Return convolutions (channels, kernel, stride), a ReLU after each, layer normalisation before it if `norm`."""
     layers: list[nn.Module] = []
     shape = torch.Size(obs_shape)
     for channels, kernel, stride in convs:

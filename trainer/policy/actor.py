@@ -1,4 +1,4 @@
-"""The policy: what the network finds best, and what exploration makes of it."""
+"""The policy: the network's greedy actions, some of them replaced by exploration."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from trainer.types import Choice, Rates, State, Stateful, Timestep
 
 
 class Chooser(Stateful, Protocol):
-    """Finds the best action by the network; may remember things of each environment between steps."""
+    """Finds the network's best action; may keep state for each environment between steps."""
 
     def choose(self, timestep: Timestep) -> Choice:
         """Return the greedy action of every environment, [N]."""
 
     def took(self, action: Tensor) -> None:
-        """Hear which actions [N] were taken in the end."""
+        """Receive the actions [N] that were taken in the end."""
 
 
 class Explorer(Stateful, Protocol):
@@ -28,7 +28,7 @@ class Explorer(Stateful, Protocol):
 
 
 class Actor:
-    """`types.Policy`: chooser, then explorer. Its state has the shard numbers as its keys."""
+    """`types.Policy`: chooser, then explorer. Its state is keyed by shard number."""
 
     def __init__(self, chooser: Chooser, explorer: Explorer) -> None:
         self.chooser, self.explorer = chooser, explorer

@@ -14,7 +14,7 @@ class EpsilonGreedy:
     """An `Explorer`: a random action with probability epsilon.
 
     generators: one random stream per shard, in the order of the environments; ladder: [N] a fixed epsilon per
-    environment that replaces the schedule, or None; num_actions: of every environment, or of each, [N].
+    environment that replaces the schedule, or None; num_actions: one number for all environments, or one for each, [N].
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class EpsilonGreedy:
         self.num_actions, self.generators = num_actions, generators
         self.envs_per_shard = num_envs // len(generators)
         self.ladder = ladder
-        # double precision keeps the last action reachable; always the same memory, which `mix` reads at once
+        # double precision keeps the last action reachable; the memory is reused, as `mix` reads it at once
         self._draws = [torch.empty(2, self.envs_per_shard, dtype=torch.float64, device=device) for _ in generators]
 
     def explore(self, greedy: Tensor, timestep: Timestep, rates: Rates) -> Tensor:
@@ -36,7 +36,7 @@ class EpsilonGreedy:
         return self.mix(greedy, self.draw(), rates.epsilon)
 
     def draw(self) -> Tensor:
-        """Return the random numbers of a step, [2, N], uniform in [0, 1); to be used before the next are drawn."""
+        """Return the random numbers of a step, [2, N], uniform in [0, 1); use them before the next are drawn."""
         pairs = zip(self._draws, self.generators.values(), strict=True)
         draws = [part.uniform_(generator=generator) for part, generator in pairs]
         return draws[0] if len(draws) == 1 else torch.cat(draws, 1)

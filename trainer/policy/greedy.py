@@ -11,7 +11,7 @@ from trainer.types import Choice, Given, State, Timestep
 class Greedy:
     """A `Chooser` without memory.
 
-    given: what the network is told besides the observation (noise, for a noisy network in training; tasks).
+    given: the network's inputs besides the observation (noise, for a noisy network in training; tasks).
     """
 
     def __init__(self, net: nn.Module, device: torch.device, given: Given = Given()) -> None:  # noqa: B008  (frozen)

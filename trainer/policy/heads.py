@@ -1,4 +1,4 @@
-"""Acting with an ensemble of heads: by one of them for an episode, or by the vote of all (Osband et al. 2016)."""
+"""Acting with an ensemble of heads: by one head per episode, or by the vote of all (Osband et al. 2016)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainer.types import Choice, Given, QOut, State, Timestep
 
 
 class FollowHead:
-    """A `Chooser`: each environment follows one head, drawn anew when an episode begins.
+    """A `Chooser`: each environment follows one head, redrawn when an episode begins.
 
     generators: one random stream per shard, in the order of the environments.
     """
@@ -30,7 +30,7 @@ class FollowHead:
         self.head = torch.full((num_envs,), -1, device=device)  # [N] int64, -1 before the first step
 
     def choose(self, timestep: Timestep) -> Choice:
-        """Return the best action of every environment by the head that it follows, [N]."""
+        """Return the best action of every environment according to the head it follows, [N]."""
         begins = (timestep.reset | timestep.terminated | timestep.truncated).to(self.device) | (self.head < 0)
         drawn = torch.cat([self._draw(generator) for generator in self.generators.values()])
         self.head = torch.where(begins, (drawn * self.heads).long(), self.head)
@@ -40,10 +40,10 @@ class FollowHead:
         return Choice(q.argmax(1))
 
     def took(self, action: Tensor) -> None:
-        """Do nothing: what is remembered does not depend on actions."""
+        """Do nothing: the state does not depend on actions."""
 
     def _draw(self, generator: torch.Generator) -> Tensor:
-        """Return uniform numbers, [environments of a shard]; always as many, whatever they are needed for."""
+        """Return uniform numbers, [environments of a shard]; always the same count, whether needed or not."""
         return torch.rand(self.envs_per_shard, generator=generator, dtype=torch.float64, device=self.device)
 
     def state_dict(self) -> State:
@@ -58,12 +58,12 @@ class FollowHead:
             head.copy_(state[str(shard)]["head"])
 
     def _by_shard(self) -> tuple[Tensor, ...]:
-        """Return views of what is remembered, one a shard."""
+        """Return views of the state, one per shard."""
         return torch.split(self.head, self.envs_per_shard)
 
 
 class Vote:
-    """A `Chooser` without memory: the action that most heads find best; among equals the best by their mean."""
+    """A `Chooser` without memory: the action that most heads find best; ties go to the highest mean value."""
 
     def __init__(self, net: nn.Module, device: torch.device, given: Given = Given()) -> None:  # noqa: B008  (frozen)
         self.net, self.device, self.given = net, device, given

@@ -1,4 +1,4 @@
-"""The best action by a network that remembers: its state travels along with each environment."""
+"""The best action of a recurrent network, whose state is kept for each environment."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from trainer.types import Choice, Given, State, Timestep
 class RecurrentGreedy:
     """A `Chooser` that keeps recurrent state, last action and last reward of each environment.
 
-    They are zeros where an episode begins; a lost life ends no episode. shards: the numbers of the owned shards, in the
-    order of the environments; width: H of the state [N, 2, H]; clip_reward: the network is told clipped rewards, as
+    They are zero where an episode begins; a lost life does not end one. shards: the numbers of the owned shards, in the
+    order of the environments; width: H of the state [N, 2, H]; clip_reward: the network receives clipped rewards, as
     replay stores them.
     """
 
@@ -32,11 +32,11 @@ class RecurrentGreedy:
     ) -> None:
         self.net, self.device, self.given, self.clip_reward = net, device, given, clip_reward
         self.shards, self.envs_per_shard = list(shards), num_envs // len(shards)
-        self.state = torch.zeros(num_envs, 2, width, dtype=dtype, device=device)  # behind the last observation
+        self.state = torch.zeros(num_envs, 2, width, dtype=dtype, device=device)  # after the last observation
         self.action = torch.zeros(num_envs, dtype=torch.int64, device=device)
 
     def choose(self, timestep: Timestep) -> Choice:
-        """Return the greedy action of every environment, [N], and the state in front of its observation."""
+        """Return the greedy action of every environment, [N], and the state before its observation."""
         opens = (timestep.reset | timestep.terminated | timestep.truncated).to(self.device)
         reward = timestep.reward.clamp(-1, 1) if self.clip_reward else timestep.reward
         state = self.state.masked_fill(opens[:, None, None], 0)

@@ -1,4 +1,4 @@
-"""A teacher that acts in some of the steps, so that the student also learns from where a good policy goes."""
+"""A teacher that acts in some steps, so that the student also learns from states that a good policy visits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainer.types import Rates, State, Timestep
 class Demonstrator:
     """An `Explorer` around another: with probability share * rates.teaching the teacher's best action is taken.
 
-    It is drawn anew for each environment and each step; what exploration had in mind for that step is replaced.
+    This is drawn independently for each environment and step, and overrides the other explorer's action.
     teacher: (obs, task) -> preferences [N, A]; generators: one random stream per shard, in the order of the
     environments; task: [N] of each environment, in multi-task training.
     """

@@ -1,4 +1,4 @@
-"""Exploration by random actions that last (epsilon-z-greedy, Dabney et al. 2021)."""
+"""Exploration by repeated random actions (epsilon-z-greedy, Dabney et al. 2021)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def zeta_cdf(exponent: float, longest: int) -> Tensor:
 class ZetaGreedy:
     """An `Explorer`: with probability epsilon a random action for a number of steps drawn from a zeta distribution.
 
-    Nothing else is decided while it lasts, and the end of an episode ends it. The share of random actions is therefore
+    No new decision is made while it lasts, and the end of an episode ends it. The share of random actions is therefore
     larger than epsilon. generators: one random stream per shard, in the order of the environments; ladder: [N] a fixed
-    epsilon per environment that replaces the schedule, or None; num_actions: of every environment, or of each, [N].
+    epsilon per environment that replaces the schedule, or None; num_actions: one number for all environments, or [N].
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ZetaGreedy:
         self.envs_per_shard = num_envs // len(generators)
         self.ladder = ladder
         self._cdf = zeta_cdf(exponent, longest).to(device)
-        self.left = torch.zeros(num_envs, dtype=torch.int64, device=device)  # steps that the action still lasts
+        self.left = torch.zeros(num_envs, dtype=torch.int64, device=device)  # steps for which the action still lasts
         self.action = torch.zeros(num_envs, dtype=torch.int64, device=device)
 
     def explore(self, greedy: Tensor, timestep: Timestep, rates: Rates) -> Tensor:
@@ -58,7 +58,7 @@ class ZetaGreedy:
         return torch.where(left > 0, self.action, greedy)
 
     def _draw(self, generator: torch.Generator) -> Tensor:
-        """Return uniform numbers, [3, environments of a shard]; always as many, whatever they are needed for."""
+        """Return uniform numbers, [3, environments of a shard]; always the same count, whether needed or not."""
         return torch.rand(3, self.envs_per_shard, generator=generator, dtype=torch.float64, device=self.device)
 
     def state_dict(self) -> State:
@@ -75,5 +75,5 @@ class ZetaGreedy:
             action.copy_(saved["action"])
 
     def _by_shard(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Return views of what is remembered, one of each a shard."""
+        """Return views of the state, one of each per shard."""
         return torch.split(self.left, self.envs_per_shard), torch.split(self.action, self.envs_per_shard)

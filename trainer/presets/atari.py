@@ -36,7 +36,7 @@ def atari(game: str = "Breakout") -> Config:
 
 
 def atari_nature(game: str = "Breakout") -> Config:
-    """Atari DQN by CleanRL's dqn_atari.py (Huang et al. 2022): no sticky actions, life loss, no-ops; 40M frames."""
+    """Atari DQN as in CleanRL's dqn_atari.py (Huang et al. 2022): no sticky actions, life loss, no-ops; 40M frames."""
     return Config(
         preset="atari-nature",
         total_env_steps=10_000_000,

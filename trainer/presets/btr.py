@@ -18,10 +18,10 @@ from trainer.config import (
 
 
 def btr(game: str = "Breakout") -> Config:
-    """Atari BTR (Clark et al. 2024), the numbers of its repository: 64 environments, an update a step; 200M frames.
+    """Atari BTR (Clark et al. 2024), the numbers of its repository: 64 environments, an update per step; 200M frames.
 
-    Its epsilon decays exponentially with a constant of 2M env steps and is switched off after half of the run; here it
-    falls linearly over 2M and stays at its end.
+    There, epsilon decays exponentially with a constant of 2M env steps and is switched off halfway through the run;
+    here it falls linearly over 2M and stays at its final value.
     """
     return Config(
         preset="btr",

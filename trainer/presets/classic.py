@@ -1,4 +1,4 @@
-"""Vectors and toys: seconds to minutes on a CPU."""
+"""Vector observations and toys: seconds to minutes on a CPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trainer.config import (
 
 
 def debug() -> Config:
-    """Catch in seconds on a CPU, for tests and for a first look (environment: bsuite, Osband et al. 2020)."""
+    """Catch in seconds on a CPU, for tests and a first look (environment: bsuite, Osband et al. 2020)."""
     return Config(
         preset="debug",
         total_env_steps=20_000,

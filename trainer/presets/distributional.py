@@ -42,7 +42,7 @@ def c51(game: str = "Breakout") -> Config:
 
 
 def qr_dqn(game: str = "Breakout") -> Config:
-    """Atari QR-DQN-1 (Dabney et al. 2018a): 200 quantiles, Huber from 1 on; otherwise as `c51`."""
+    """Atari QR-DQN-1 (Dabney et al. 2018a): 200 quantiles, Huber kappa 1; otherwise as `c51`."""
     return replace(
         c51(game),
         preset="qr-dqn",

@@ -1,4 +1,4 @@
-"""Other ways to explore, on Atari 2600: noise on the weights, actions that last, an ensemble, a ladder of epsilons."""
+"""Other ways to explore, on Atari 2600: noise on the weights, repeated actions, an ensemble, a ladder of epsilons."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def ez_greedy(game: str = "Breakout") -> Config:
 def apex(game: str = "Breakout") -> Config:
     """Atari Ape-X DQN (Horgan et al. 2018): a ladder of 360 epsilons, priorities, 3 steps, Double, Dueling.
 
-    The paper's actors and learner run apart, at 12,500 transitions and 19 batches a second: an update in 640
-    transitions here, in one loop. 200M frames instead of its 22 billion.
+    The paper's actors and learner run separately, at 12,500 transitions and 19 batches a second; here, in one loop,
+    there is an update every 640 transitions. 200M frames instead of its 22 billion.
     """
     return replace(
         atari(game),

@@ -21,7 +21,7 @@ GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 
 
 def minatar(game: str = "Breakout") -> Config:
-    """MinAtar with the settings of its DQN (Young & Tian 2019): sticky actions, six actions, an update a frame."""
+    """MinAtar with the settings of its DQN (Young & Tian 2019): sticky actions, six actions, an update per frame."""
     return Config(
         preset="minatar" if game == "Breakout" else f"minatar-{game.lower()}",
         total_env_steps=1_000_000,
@@ -38,7 +38,7 @@ def minatar(game: str = "Breakout") -> Config:
 
 
 def minatar_dqn(game: str = "Breakout") -> Config:
-    """MinAtar with Dopamine's DQN settings for it (Castro et al. 2018): an update in four frames."""
+    """MinAtar with Dopamine's DQN settings for it (Castro et al. 2018): an update every four frames."""
     base = minatar(game)
     return replace(
         base,

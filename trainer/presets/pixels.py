@@ -1,7 +1,7 @@
 """Atari 100k: what can be learned from 100,000 steps (400,000 frames, two hours of play); an hour or so on a GPU.
 
 The settings are those of Dopamine's labs/atari_100k (Agarwal et al. 2021): one environment, no sticky actions, lost
-lives end the bootstrap, a replay that forgets nothing. Its jitter of the images' brightness is not there.
+lives end the bootstrap, a replay that forgets nothing. Its jitter of the image brightness is left out.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def drq(game: str = "Pong") -> Config:
 def der(game: str = "Pong") -> Config:
     """Atari 100k data-efficient Rainbow (van Hasselt et al. 2019), DER.gin of Agarwal et al. 2021.
 
-    As there, and unlike in the paper: the network of Nature DQN, 10 steps instead of 20.
+    As in the latter, and unlike the paper: the network of Nature DQN, 10 steps instead of 20.
     """
     base = drq(game)
     prioritized = replace(base.replay, kind="prioritized", alpha=0.5, beta=0.5, beta_end=0.5)
@@ -65,7 +65,7 @@ def der(game: str = "Pong") -> Config:
 
 
 def spr(game: str = "Pong") -> Config:
-    """Atari 100k SPR with augmentation (Schwarzer et al. 2021), SPR.gin of Agarwal et al. 2021: two updates a step.
+    """Atari 100k SPR with augmentation (Schwarzer et al. 2021), SPR.gin of Agarwal et al. 2021: two updates per step.
 
     The target network is at most two updates old, in place of the paper's online encoder without gradient.
     """

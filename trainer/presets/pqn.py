@@ -1,8 +1,8 @@
 """PQN (Gallici et al. 2025): many environments, no replay memory, no target network. Minutes on a CPU.
 
-The source is the authors' purejaxql. Its loss is half of the squared error, ours the whole: a gradient clip of 10
-there is one of 20 here, and RAdam does not see the factor. Its layer normalisation of convolutions is over channels,
-ours over the whole image. The period of the target network is that of the comparison of replicas alone.
+The source is the authors' purejaxql. Its loss is half the squared error, ours the whole: a gradient clip of 10 there
+is one of 20 here, and RAdam is invariant to the factor. Its layer normalisation of convolutions is over channels,
+ours over the whole image. The period of the target network only sets how often replicas are compared.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CLIP = 20.0
 
 
 def pqn_cartpole() -> Config:
-    """CartPole-v1, PQN with purejaxql's settings (Gallici et al. 2025), less its scaling of rewards by 0.1."""
+    """CartPole-v1, PQN with purejaxql's settings (Gallici et al. 2025), without its reward scaling by 0.1."""
     return Config(
         preset="pqn-cartpole",
         total_env_steps=500_000,

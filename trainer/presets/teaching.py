@@ -1,4 +1,4 @@
-"""Learning from others: presets that need something to be made first (docs/teaching.md says how)."""
+"""Learning from others: presets that need input prepared first (docs/teaching.md says how)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from trainer.config import (
 def dqfd(game: str = "Breakout") -> Config:
     """Atari DQfD (Hester et al. 2018, appendix): 750k updates on demos.safetensors, then prioritized replay with it.
 
-    Unlike there, the loss has the 10-step return alone and no L2 term, rewards are clipped and not their logarithms
-    taken, and demonstrations have a fixed share of the batch, not a bonus on their priority; Rainbow's optimizer.
+    Unlike there, the loss has only the 10-step return and no L2 term, rewards are clipped, not log-scaled, and
+    demonstrations have a fixed share of the batch, not a priority bonus; the optimizer is Rainbow's.
     """
     return Config(
         preset="dqfd",

@@ -1,10 +1,10 @@
-"""Which sequences there are: where each begins, how far it reaches, the recurrent state in front of it.
+"""The bookkeeping of sequences: where each begins, how long it is, and the recurrent state before it.
 
-An episode is cut into one sequence that learns from its first step on, in the known state of an opening episode, and
-one that begins at every multiple of `stride` steps, the first `burn_in` of which only bring its stored state up to date
-(without a burn-in these are the same, the first one included). Each lane numbers its sequences 0, 1, 2, ...; number q
-lies in slot q % S. Those in [entered, opened) are under way, those in [dead, entered) can be drawn. A sequence enters
-when its last window is complete or its episode has ended, and dies before a row that it needs is overwritten.
+An episode is cut into one sequence that learns from the first step on, where the state is known, and one that begins
+at every multiple of `stride` steps, whose first `burn_in` steps only bring its stored state up to date (without a
+burn-in the former is simply the first of the latter). Each lane numbers its sequences 0, 1, 2, ...; number q is in
+slot q % S. Those in [entered, opened) are in progress, those in [dead, entered) can be drawn. A sequence enters when
+its last window is complete or its episode has ended, and dies before a row that it needs is overwritten.
 
 Every operation is a tensor operation of fixed shape, without a host read.
 """
@@ -23,12 +23,12 @@ _LANES = ("opened", "entered", "dead", "age")
 
 
 class SequenceBook:
-    """Records of the sequences of N lanes, S slots a lane.
+    """Records of the sequences of N lanes, S slots per lane.
 
-    rows: rows of a lane of the ring; length, burn_in, stride, horizon: steps that learn, steps in front of them, steps
-    between beginnings, and n of the n-step return; width: H of a recurrent state [2, H] of type dtype.
-    A lane keeps twice as many sequences as rows / stride: where most episodes are shorter than half a stride, the
-    oldest sequences leave before their rows do.
+    rows: rows per lane of the ring; length, burn_in, stride, horizon: learning steps, steps before them, steps between
+    beginnings, and n of the n-step return; width: H of a recurrent state [2, H] of type dtype.
+    A lane keeps twice as many sequences as rows / stride: if most episodes are shorter than half a stride, the oldest
+    sequences leave before their rows do.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class SequenceBook:
         pin: bool = False,
     ) -> None:
         self.lanes, self.length, self.burn_in, self.stride = lanes, length, burn_in, stride
-        self.reach = length + horizon - 1  # transitions from the first step that learns to the end of the last window
+        self.reach = length + horizon - 1  # transitions from the first learning step to the end of the last window
         ending = math.ceil(self.reach / stride) + 1  # sequences that can enter at once, when an episode ends
         self.most, self.slots = self.sizes(rows, length=length, burn_in=burn_in, stride=stride, horizon=horizon)
         total = lanes * self.slots
@@ -54,11 +54,11 @@ class SequenceBook:
         def field(dtype: torch.dtype, *shape: int) -> Tensor:
             return torch.zeros(total, *shape, dtype=dtype, device=device, pin_memory=pin)
 
-        self.number = field(torch.int64)  # [N*S] the transition that a sequence begins with
-        self.offset = field(torch.int32)  # steps of the episode in front of it
-        self.warm = field(torch.bool)  # it has a burn-in
-        self.span = field(torch.int32)  # its transitions
-        self.state = field(dtype, 2, width)  # in front of it
+        self.number = field(torch.int64)  # [N*S] the transition a sequence begins with
+        self.offset = field(torch.int32)  # steps of the episode before it
+        self.warm = field(torch.bool)  # whether it has a burn-in
+        self.span = field(torch.int32)  # its length in transitions
+        self.state = field(dtype, 2, width)  # before it
         self.lane = torch.arange(lanes, device=device)
         self._openings = torch.arange(2 if burn_in else 1, device=device)[:, None]
         self._entering = torch.arange(ending, device=device)
@@ -69,26 +69,26 @@ class SequenceBook:
 
     @staticmethod
     def sizes(rows: int, *, length: int, burn_in: int, stride: int, horizon: int) -> tuple[int, int]:
-        """Return how many sequences of a lane can be drawn, and its slots: those, the ones under way and a margin."""
+        """Return how many sequences of a lane can be drawn, and its slots: those, the ones in progress and a margin."""
         most = 2 * math.ceil(rows / stride) + 2
         return most, most + 2 * math.ceil((burn_in + length + horizon) / stride) + 6
 
     @staticmethod
     def record_bytes(width: int, itemsize: int) -> int:
-        """Return the memory of one slot [bytes]; itemsize: of a number of the recurrent state."""
+        """Return the memory of one slot [bytes]; itemsize: of an element of the recurrent state."""
         return 8 + 4 + 1 + 4 + 2 * width * itemsize
 
     def open(self, number: Tensor, state: Tensor, happened: Tensor) -> None:
-        """Note where sequences begin with the transition that is about to be stored.
+        """Open the sequences that begin with the transition about to be stored.
 
-        number: [N] of that transition in its lane; state: [N, 2, H] in front of it; happened: [N] there is one.
+        number: [N] of that transition in its lane; state: [N, 2, H] before it; happened: [N] whether there is one.
         """
-        slot = self._slot(self.opened + self._openings)  # [1 or 2, N]; without need they stay free
+        slot = self._slot(self.opened + self._openings)  # [1 or 2, N]; they stay free if not needed
         first = self.age == 0
         self.number[slot] = number
         self.offset[slot] = self.age.to(torch.int32)
         self.state[slot] = state
-        if self.burn_in:  # the opening of an episode begins two: one without burn-in, one with
+        if self.burn_in:  # the first step of an episode begins two: one without burn-in, one with
             self.warm[slot] = ~first | (self._openings > 0)
         begun = (self.age % self.stride == 0).long() + (first if self.burn_in else 0)
         self.opened = self.opened + begun * happened
@@ -96,8 +96,8 @@ class SequenceBook:
     def advance(self, happened: Tensor, done: Tensor, tail: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Let sequences enter now that the transition is stored, and old ones die.
 
-        done: [N] the episode ended with it; tail: [N] transitions of lower number are gone.
-        Returns slots [M], all different, which of them enter and which die; most do neither.
+        done: [N] whether the episode ended with it; tail: [N] transitions with lower numbers are gone.
+        Returns distinct slots [M], which of them enter and which die; most do neither.
         """
         self.age = self.age + happened
         entering, enters = self._enter(done)
@@ -111,31 +111,31 @@ class SequenceBook:
         )
 
     def cut(self, tail: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """End every running episode; returns what `advance` does."""
+        """End every running episode; return what `advance` does."""
         every = torch.ones_like(self.lane, dtype=torch.bool)
         return self.advance(~every, every, tail)
 
     def _forget(self, tail: Tensor) -> tuple[Tensor, Tensor]:
-        """Let those die that need transitions in front of number `tail`, [N]; return slots and which die, [N, D]."""
+        """Let sequences die that need transitions before number `tail`, [N]; return slots and which die, [N, D]."""
         number = self.dead[:, None] + self._dying  # [N, D]
         slot = self._slot(number.T).T
-        needs = self.number[slot] - self.offset[slot].clamp(max=1)  # its last action and reward stand one row in front
+        needs = self.number[slot] - self.offset[slot].clamp(max=1)  # its last action and reward are one row earlier
         dies = (needs < tail[:, None]) | (number < self.entered[:, None] - self.most)
         dies &= number < self.entered[:, None]
         self.dead = self.dead + dies.sum(1)
         return slot, dies
 
     def _enter(self, done: Tensor) -> tuple[Tensor, Tensor]:
-        """Let those enter that are complete or whose episode is `done`; return slots and which enter, [N, K]."""
+        """Let sequences enter that are complete or whose episode is `done`; return slots and which enter, [N, K]."""
         number = self.entered[:, None] + self._entering  # [N, K]
         slot = self._slot(number.T).T
-        there = self.age[:, None] - self.offset[slot]  # transitions from its beginning on
+        there = self.age[:, None] - self.offset[slot]  # transitions since its beginning
         skip = self.burn_in * self.warm[slot]
         enters = (there >= skip + self.reach) | (done[:, None] & (there > skip))
         enters &= number < self.opened[:, None]
         self.span[slot] = torch.where(enters, there.clamp(max=skip + self.reach).to(torch.int32), self.span[slot])
         self.entered = self.entered + enters.sum(1)
-        self.opened = torch.where(done, self.entered, self.opened)  # some had come no further than their burn-in
+        self.opened = torch.where(done, self.entered, self.opened)  # some were still in their burn-in
         self.age = self.age.masked_fill(done, 0)
         return slot, enters
 

@@ -1,7 +1,7 @@
-"""A replay memory that stores and chooses by one compiled graph each, instead of by dozens of operations.
+"""A replay memory that stores and chooses with one compiled graph each, instead of dozens of operations.
 
 The graphs are traced from the methods of `ReplayMemory`, over stand-ins for its buffers, which they change in place.
-Random numbers are drawn in front of them, the same ones as without.
+Random numbers are drawn before a graph runs, the same ones as without graphs.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ Method = Callable[..., list[Batch] | None]
 
 
 class Graph(NamedTuple):
-    """A method as a compiled function of the buffers and of what the method is given."""
+    """A method as a compiled function of the buffers and the method's arguments."""
 
     run: Function
-    batches: list[Batch]  # what the results are part of; of stand-ins
+    batches: list[Batch]  # the structure of the results, made of stand-ins
 
 
 class CompiledMemory(ReplayMemory):
-    """A `ReplayMemory` that works by graphs from `compile` on."""
+    """A `ReplayMemory` that runs compiled graphs after `compile`."""
 
     _compiler: Compiler | None = None
 
     def compile(self, compiler: Compiler, counts: Iterable[int], refused: Callable[[Exception], None]) -> None:
         """Make the graphs, while the memory is empty.
 
-        counts: how many updates there may be in a step; refused: is told where a graph cannot be made, and if it
-        returns that method stays as it is.
+        counts: how many updates a step may have; refused: called with the error if a graph cannot be made; if it
+        returns, that method stays uncompiled.
         """
         self._compiler, self._refused = compiler, refused
-        self._buffers = self.buffers()  # the very tensors: they are never exchanged
+        self._buffers = self.buffers()  # the tensors themselves: they are never replaced
         self._graphs: dict[tuple[Method, torch.Size], Graph | None] = {}
         ring, shards = self.ring, len(self._shards)
         frame, action, flag = (
@@ -66,7 +66,7 @@ class CompiledMemory(ReplayMemory):
         return [batch.map(lambda field: next(found)) for batch in graph.batches]
 
     def _graph(self, method: Method, given: Sequence[Tensor]) -> Graph | None:
-        key = method, given[0].shape  # the others follow it
+        key = method, given[0].shape  # it determines the other shapes
         if key not in self._graphs:
             self._graphs[key] = self._make(method, given)
         return self._graphs[key]
@@ -82,13 +82,13 @@ class CompiledMemory(ReplayMemory):
         try:
             assert self._compiler is not None
             return Graph(self._compiler(pure, [*self._buffers, *given]), batches)
-        except Exception as error:  # whatever a tracer or a compiler of C++ may say
+        except Exception as error:  # whatever a tracer or the C++ compiler may raise
             self._refused(error)
             return None
 
 
 def _fields(batch: Batch) -> list[Tensor]:
-    """Return what a batch consists of, in the order of its `map`."""
+    """Return the tensors of a batch, in the order of its `map`."""
     found: list[Any] = []
     batch.map(lambda field: found.append(field) or field)  # type: ignore[func-returns-value]
     return found

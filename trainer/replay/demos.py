@@ -1,4 +1,4 @@
-"""Demonstrations in replay (DQfD, Hester et al. 2018): a store that never forgets, and batches that are part of it."""
+"""Demonstrations in replay (DQfD, Hester et al. 2018): a store that never forgets, mixed into every batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer.types import Batch, Choice, Replay, State, Timestep, UpdateOut
 
 
 class Demonstrations(NamedTuple):
-    """Whole episodes, one behind the other; S steps, E episodes."""
+    """Whole episodes, one after another; S steps, E episodes."""
 
     obs: Tensor  # [S, *] in which the action was taken
     action: Tensor  # [S] int64
@@ -24,7 +24,7 @@ class Demonstrations(NamedTuple):
     terminated: Tensor  # [S] bool
     truncated: Tensor  # [S] bool
     starts: Tensor  # [E] int64 first step of each episode
-    final_obs: Tensor  # [E, *] behind the last step of each episode
+    final_obs: Tensor  # [E, *] after the last step of each episode
 
     @property
     def lengths(self) -> Tensor:
@@ -47,7 +47,7 @@ def demo_ring(
     device: torch.device,
     pin: bool = False,
 ) -> Ring:
-    """Return a ring of one lane that holds all of `demos`, every n-step window of them complete."""
+    """Return a one-lane ring that holds all of `demos`, every n-step window complete."""
     steps, episodes = len(demos.action), len(demos.starts)
     rows = steps + episodes
     ring = Ring(
@@ -61,7 +61,7 @@ def demo_ring(
         pin=pin,
     )
     episode = torch.repeat_interleave(torch.arange(episodes), demos.lengths)  # [S]
-    here = torch.arange(steps) + episode  # [S] one row more for the end of each episode before
+    here = torch.arange(steps) + episode  # [S] one extra row for the end of each earlier episode
     ends = demos.starts + demos.lengths + torch.arange(episodes)  # [E]
     stop = demos.terminated | demos.truncated
 
@@ -94,7 +94,7 @@ def demo_ring(
 
 
 class DemoSampler(StreamSampler):
-    """Draws uniformly among all transitions of a ring of one lane that never changes, for each shard by its stream."""
+    """Draws uniformly from all transitions of a one-lane ring that never changes, each shard with its own stream."""
 
     lanes_per_shard = 1
 
@@ -112,8 +112,8 @@ class DemoSampler(StreamSampler):
 class WithDemos:
     """A `Replay` around another: the last rows of each shard's part of every batch are demonstrations.
 
-    own: the run's memory, whose batches are smaller by as much; demos: yields `share` of a whole batch beside each of
-    those, and whole batches by `fetch`; batch_size: of this rank.
+    own: the run's memory, whose batches are smaller by that many; demos: yields `share` of a whole batch to go with
+    each of those, and whole batches by `fetch`; batch_size: of this rank.
     """
 
     def __init__(self, own: Replay, demos: ReplayMemory, sampler: DemoSampler, batch_size: int) -> None:
@@ -123,7 +123,7 @@ class WithDemos:
         self.share = demos.batch_size / batch_size
 
     def add(self, timestep: Timestep, choice: Choice, next_timestep: Timestep) -> None:
-        """Store what happened; the demonstrations stay what they are."""
+        """Store what happened; the demonstrations do not change."""
         self.own.add(timestep, choice, next_timestep)
 
     def batches(self, step: int) -> Iterator[Batch]:
@@ -139,8 +139,8 @@ class WithDemos:
     def _join(self, own: Batch, demos: Batch) -> Batch:
         """Join two batches shard by shard.
 
-        P of a demonstration is its share of the batch times 1 / their number, that of the others what their memory
-        says, times the rest; without priorities there is no P: the share is meant, and not to be weighted away.
+        P of a demonstration is `share` divided by the number of demonstrations; P of the others is what their memory
+        gives, times 1 - `share`. Without priorities there is no P: the share is intended, not to be weighted away.
         """
         shown = self._marked(demos)
         if own.probability is not None:
@@ -150,7 +150,7 @@ class WithDemos:
         if own.mask is not None:  # every head of an ensemble learns from demonstrations
             shown = shown._replace(mask=own.mask.new_ones(len(shown.index), own.mask.shape[1]))
         own = own._replace(expert=torch.zeros_like(own.index, dtype=torch.bool))
-        pairs: Any = zip(own, shown, strict=True)  # tensors: nothing looks ahead where demonstrations are mixed in
+        pairs: Any = zip(own, shown, strict=True)  # all tensors: no loss looks ahead where demonstrations are mixed in
         fields: Any = [None if mine is None else self._interleave(mine, theirs) for mine, theirs in pairs]
         return Batch(*fields)
 
@@ -165,11 +165,11 @@ class WithDemos:
         return torch.cat(parts, 1).flatten(0, 1)
 
     def _own_rows(self, field: Tensor) -> Tensor:
-        """Return the rows that are no demonstrations, [B, ...] -> [b, ...], by their position."""
+        """Return the rows that are not demonstrations, [B, ...] -> [b, ...], by their position."""
         return field.view(self.shards, -1, *field.shape[1:])[:, : self.own_each].flatten(0, 1)
 
     def reprioritize(self, index: Tensor, result: UpdateOut) -> None:
-        """Hand the new priorities of its transitions to the run's own memory."""
+        """Give the run's own memory the new priorities of its transitions."""
         self.own.reprioritize(self._own_rows(index), result._replace(priority=self._own_rows(result.priority)))
 
     def wait_until(self, step: int) -> None:

@@ -16,7 +16,7 @@ from trainer.types import State
 class Uniform:
     """Numbers in [0, 1) for every shard, [S, *shape]; double precision keeps the last transition reachable.
 
-    Those of one shape always lie in the same memory: they are to be used before the next are drawn.
+    Draws of the same shape share memory: use them before the next are drawn.
     """
 
     def __init__(self, generators: Mapping[int, torch.Generator], device: torch.device) -> None:
@@ -34,7 +34,7 @@ class Uniform:
 
 
 class StreamSampler:
-    """What samplers of a ring share that have a random stream for each shard, and no other state.
+    """Base of the samplers of a ring: one random stream per shard, and no other state.
 
     generators: in the order of the shards' lanes, on the ring's device.
     """
@@ -44,15 +44,15 @@ class StreamSampler:
         self._uniform = Uniform(generators, ring.device)
 
     def draw(self, updates: int, batch_size: int) -> Tensor:
-        """Return the random numbers of so many batches, [S, updates, batch_size / S], as `Uniform` does."""
+        """Return the random numbers for `updates` batches, [S, updates, batch_size / S], as `Uniform` does."""
         return self._uniform(updates, batch_size // len(self.generators))
 
     def buffers(self) -> list[Tensor]:
-        """Return all that ever changes, besides the ring."""
+        """Return every tensor that ever changes, except the ring's."""
         return []
 
     def over(self, ring: Ring, buffers: Iterator[Tensor]) -> Self:
-        """Return the same sampler over another ring, and over other buffers, as many as it needs."""
+        """Return the same sampler over another ring and other buffers, taking as many as it needs."""
         other = copy.copy(self)
         other.ring = ring
         return other

@@ -1,4 +1,4 @@
-"""Observations that are stacks of frames, stored one frame a row and put together again when sampled."""
+"""Observations that are stacks of frames, stored one frame per row and reassembled when sampled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainer.types import Timestep
 
 
 class Happened(NamedTuple):
-    """What actions made of the observations of N lanes, as a ring takes it."""
+    """What the actions of N lanes led to, in the form that a ring stores."""
 
     frame: Tensor  # [N, *frame]
     action: Tensor  # [N] int64
@@ -41,7 +41,7 @@ class Frames:
         return obs if self.stack == 1 else obs[:, -1]
 
     def happened(self, timestep: Timestep, action: Tensor, after: Timestep, device: torch.device) -> Happened:
-        """Return what `action` [N] made of a timestep, on the device of the ring."""
+        """Return what `action` [N] led to from a timestep, on the device of the ring."""
         happened = Happened(
             self.newest(timestep.obs),
             action,
@@ -55,7 +55,7 @@ class Frames:
         return happened if action.device == device else Happened(*(field.to(device) for field in happened))
 
     def store(self, ring: Ring, what: Happened, *, clip_reward: bool) -> None:
-        """Write what happened behind `ring.before_step`; rows that an autoreset made are no transitions."""
+        """Write what happened, after `ring.before_step`; rows made by an autoreset are not transitions."""
         ring.add(
             what.frame,
             what.action,
@@ -72,7 +72,7 @@ class Frames:
         return pick(ring.frames, self.rows(ring, index))
 
     def rows(self, ring: Ring, index: Tensor) -> Tensor:
-        """Return where the frames lie that observations of rows consist of: flat index [B] -> [B], or [B, stack]."""
+        """Return where the frames of the observations of rows are stored: flat index [B] -> [B], or [B, stack]."""
         if self.stack == 1:
             return index
         back = torch.arange(self.stack - 1, -1, -1, device=index.device)  # oldest first
@@ -83,10 +83,10 @@ class Frames:
         return rows
 
     def rows_around(self, ring: Ring, index: Tensor, after: Tensor, *, steps: int) -> Tensor:
-        """Return where the frames lie of stacks at rows [B] and of those `steps` behind, at `after` [B]: [B, R].
+        """Return where the frames of the stacks at `index` [B] and, `steps` later, at `after` [B] are stored: [B, R].
 
-        The first `stack` of them are the one, the last `stack` the other. Behind one step all but the newest are the
-        same, at the beginning of an episode as well.
+        The first `stack` of them are the former, the last `stack` the latter. After one step all but the newest are
+        the same, at the beginning of an episode as well.
         """
         newer = ring.place(after)[:, None] if steps == 1 else self.rows(ring, after)
         return torch.cat((self.rows(ring, index), newer), 1)

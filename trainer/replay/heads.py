@@ -9,10 +9,10 @@ _LOW = 2**32 - 1
 
 
 class HeadMask:
-    """Decides for each head of each transition, with a probability, by a hash of (seed, row, global lane, head).
+    """Lets each head learn from a transition with a given probability, by a hash of (seed, row, global lane, head).
 
-    So it stays what it is as long as the transition lives, takes no memory, and does not depend on the number of ranks.
-    first_lane: what lane 0 of this rank is among the lanes of all ranks; lanes: of this rank.
+    The mask is thus fixed as long as the transition lives, takes no memory, and does not depend on the number of ranks.
+    first_lane: index of this rank's lane 0 among the lanes of all ranks; lanes: of this rank.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class HeadMask:
 
 
 def _mix(key: Tensor) -> Tensor:
-    """Return 32 bits that look random for every int64 >= 0, of which the lower 32 bits count.
+    """Return 32 random-looking bits for every int64 >= 0; only its lower 32 bits count.
 
     Two rounds of xor, shift and multiplication, as in the finaliser of MurmurHash3 (Appleby 2008).
     """

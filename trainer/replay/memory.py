@@ -1,7 +1,6 @@
 """The replay memory of one rank: storage, frame stacks, n-step fold and sampler, composed.
 
-What it stores and draws is told by two methods of tensors alone, `store` and `chosen`, so that each can be one compiled
-graph.
+Storing and drawing are two functions of tensors alone, `store` and `chosen`, so that each can be one compiled graph.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from trainer.types import Batch, Choice, Future, State, Stateful, Timestep, Upda
 
 
 class Sampler(Stateful, Protocol):
-    """Who says which transitions a batch is made of."""
+    """Decides which transitions a batch is made of."""
 
     @property
     def generators(self) -> Mapping[int, torch.Generator]:
@@ -32,25 +31,25 @@ class Sampler(Stateful, Protocol):
     def lanes_per_shard(self) -> int: ...
 
     def draw(self, updates: int, batch_size: int) -> Tensor:
-        """Return the random numbers of so many batches, [S, updates, batch_size / S]."""
+        """Return the random numbers for `updates` batches, [S, updates, batch_size / S]."""
 
     def index(self, draws: Tensor) -> Tensor:
         """Return flat ring indices, [updates, batch_size], shard after shard within a batch."""
 
     def buffers(self) -> list[Tensor]:
-        """Return all that ever changes, besides the ring."""
+        """Return every tensor that ever changes, except the ring's."""
 
     def over(self, ring: Ring, buffers: Iterator[Tensor]) -> Self:
-        """Return the same sampler over another ring, and over other buffers, as many as it needs."""
+        """Return the same sampler over another ring and other buffers, taking as many as it needs."""
 
 
 class ReplayMemory:
     """Transitions in, batches out.
 
-    updates: how many gradient steps belong to a step, from the step alone; batch_size: of this rank;
+    updates: number of gradient steps at a step, from the step alone; batch_size: of this rank;
     dtype: precision of returns and discounts; device: where batches go; future: steps of `Batch.future`;
     task: [N] which task each lane belongs to, in multi-task training; heads: which heads of an ensemble learn from
-    what; next_action: whether batches say what was done in next_obs, for which the ring's horizon has to be n + 1.
+    what; next_action: whether batches hold the action taken in next_obs; the ring's horizon must then be n + 1.
     """
 
     def __init__(
@@ -81,7 +80,7 @@ class ReplayMemory:
         self._wait = 0
 
     def add(self, timestep: Timestep, choice: Choice, next_timestep: Timestep) -> None:
-        """Store what happened between two timesteps; rows that an autoreset made are no transitions."""
+        """Store what happened between two timesteps; rows made by an autoreset are not transitions."""
         self.ring.before_step()
         self.store(*self.frames.happened(timestep, choice.action, next_timestep, self.ring.device))
 
@@ -101,17 +100,17 @@ class ReplayMemory:
             self._priorities.reprioritize(index.to(here), result.priority.to(here), result.highest.to(here))
 
     def store(self, *happened: Tensor) -> None:
-        """Write what happened, the fields of `Happened`, behind `ring.before_step`."""
+        """Write what happened, the fields of `Happened`, after `ring.before_step`."""
         self.frames.store(self.ring, Happened(*happened), clip_reward=self.clip_reward)
         if self._priorities is not None:
             self._priorities.follow()
 
     def drawn(self, draws: Tensor) -> list[Batch]:
-        """Return the batches that random numbers [S, updates, K] choose, on the learner's device."""
+        """Return the batches chosen by random numbers [S, updates, K], on the learner's device."""
         return [self.developed(batch) for batch in self.chosen(draws)]
 
     def chosen(self, draws: Tensor) -> list[Batch]:
-        """Return the same, not `developed`; one look at the memory serves all of them."""
+        """Return the same, not `developed`; one gather serves all of them."""
         index = self.sampler.index(draws)
         everything = self.transitions(index.flatten())
         if len(index) == 1:
@@ -119,7 +118,7 @@ class ReplayMemory:
         return [_rows(everything, begin, index.shape[1]) for begin in range(0, index.numel(), index.shape[1])]
 
     def buffers(self) -> list[Tensor]:
-        """Return all that ever changes."""
+        """Return every tensor that ever changes."""
         return [*self.ring.buffers(), *self.sampler.buffers()]
 
     def over(self, buffers: Sequence[Tensor]) -> Self:
@@ -137,7 +136,7 @@ class ReplayMemory:
     def transitions(self, index: Tensor) -> Batch:
         """Return the transitions at flat ring indices [K], not `developed`: stacks of frames as rows of the ring.
 
-        Copying whole rows is quick, but not from within a compiled graph, which goes through them element by element.
+        Copying whole rows is fast, but not in a compiled graph, which copies them element by element.
         """
         ring, frames = self.ring, self.frames
         ret, discount, after = self._fold(index)
@@ -186,13 +185,13 @@ class ReplayMemory:
         return ret, discount, ring.shift(index, length)
 
     def _action_in(self, index: Tensor) -> Tensor:
-        """Return what was done in the observations at flat ring indices [K]; -1 where an episode ended there."""
+        """Return the actions taken in the observations at flat ring indices [K]; -1 where an episode ended there."""
         return torch.where(pick(self.ring.flags, index) & START != 0, pick(self.ring.action, index).long(), -1)
 
     def _follow(self, index: Tensor) -> Future:
-        """Return the steps behind the transitions at flat ring indices [K].
+        """Return the steps that follow the transitions at flat ring indices [K].
 
-        A chain of rows that start transitions ends at the row being written, so nothing older is mistaken for future.
+        A chain of rows that start transitions ends at the row being written, so older rows are never taken for future.
         """
         ring = self.ring
         window = ring.shift(index[:, None], self._ahead)  # [K, F]

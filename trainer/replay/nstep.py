@@ -10,7 +10,7 @@ def fold(reward: Tensor, terminal: Tensor, stop: Tensor, gamma: float) -> tuple[
     """Return (ret, discount, length) of the windows that begin at column 0.
 
     ret = sum_{i<m} gamma^i r_i and discount = gamma^m, 0 where the window ran into a terminal transition; the window
-    has m <= n transitions and ends behind the first one with `stop` set (Sutton 1988; multi-step Q-learning as in
+    has m <= n transitions and ends after the first one with `stop` set (Sutton 1988; multi-step Q-learning as in
     Hessel et al. 2018, eq. 1).
     reward: [B, n] in the precision of the result; terminal, stop: [B, n] bool. Returns [B], [B], [B] int64.
     """

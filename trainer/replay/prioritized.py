@@ -20,11 +20,11 @@ EPS = 1e-6
 class PrioritizedSampler(StreamSampler):
     """Draws equally from every shard, and within a shard transition i with p_i / sum(p), p = (|TD error| + eps)^alpha.
 
-    The draws of a batch are stratified: one from each of as many equal parts of the shard's sum (appendix B.2.1).
-    New transitions enter at the largest |TD error| so far on any rank, at first 1. Dead and incomplete ones have p = 0.
-    generators: one random stream per shard, in the order of the shards' lanes, on the ring's device; shards: of the
-    whole run, so that P(i) does not depend on the number of ranks. Nothing here is differentiated, and the inference
-    mode, which leaves autograd out, makes it an eighth faster.
+    The draws of a batch are stratified: the shard's sum is cut into equal parts, one per draw (appendix B.2.1).
+    New transitions enter at the largest |TD error| so far on any rank, initially 1. Dead and incomplete ones have
+    p = 0. generators: one random stream per shard, in the order of the shards' lanes, on the ring's device; shards: of
+    the whole run, so that P(i) does not depend on the number of ranks. Nothing here is differentiated, and inference
+    mode, which skips autograd, makes it an eighth faster.
     """
 
     def __init__(self, ring: Ring, generators: Mapping[int, torch.Generator], *, shards: int, alpha: float) -> None:
@@ -33,18 +33,18 @@ class PrioritizedSampler(StreamSampler):
         self.lanes_per_shard = ring.lanes // len(generators)
         self.tree = SumTree(ring.rows * self.lanes_per_shard, len(generators), ring.device)
         self.highest = torch.ones((), dtype=torch.float64, device=ring.device)  # |TD error|; equal on all ranks
-        self._mature, self._tail = ring.mature.clone(), ring.tail.clone()  # the cursors that the tree has seen
-        self._parts = torch.empty(0)  # 0, 1, ... as many as a shard draws for a batch
+        self._mature, self._tail = ring.mature.clone(), ring.tail.clone()  # the cursors as the tree last saw them
+        self._parts = torch.empty(0)  # 0, 1, ..., one for each draw of a shard for a batch
         shard = torch.arange(len(generators), device=ring.device)
         self._first_leaf, self._first_lane = shard[:, None] * self.tree.size, shard[:, None] * self.lanes_per_shard
         self._surplus = (shard * (self.tree.size - self.lanes_per_shard)).repeat_interleave(self.lanes_per_shard)
 
     def buffers(self) -> list[Tensor]:
-        """Return all that ever changes, besides the ring."""
+        """Return every tensor that ever changes, except the ring's."""
         return [*self.tree.buffers(), self.highest, self._mature, self._tail]
 
     def over(self, ring: Ring, buffers: Iterator[Tensor]) -> Self:
-        """Return the same sampler over another ring, and over other buffers, as many as it needs."""
+        """Return the same sampler over another ring and other buffers, taking as many as it needs."""
         other = super().over(ring, buffers)
         other.tree = self.tree.over(buffers)
         other.highest, other._mature, other._tail = next(buffers), next(buffers), next(buffers)
@@ -69,7 +69,7 @@ class PrioritizedSampler(StreamSampler):
 
     @torch.inference_mode()
     def follow(self) -> None:
-        """Let in what became complete in the last `add` or `cut` of the ring, and put out what it forgot."""
+        """Add what the ring's last `add` or `cut` completed, and remove what it forgot."""
         index, happened = self.ring.changes(self._mature, self._tail)
         self._mature.copy_(self.ring.mature)
         self._tail.copy_(self.ring.tail)
@@ -118,7 +118,7 @@ class PrioritizedSampler(StreamSampler):
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Continue beside a ring that was loaded before, from the highest priority of all where replicas differed."""
+        """Continue with a ring that is already loaded, from the highest of all priorities where replicas differed."""
         self.highest.copy_(torch.stack([saved["highest"].view(()) for saved in state.values()]).max())
         for i, (shard, generator) in enumerate(self.generators.items()):
             saved = state[str(shard)]

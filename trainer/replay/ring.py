@@ -1,11 +1,11 @@
 """The storage of one rank: a time-major ring of rows, [T, N], each lane written at its own pace.
 
 An episode of L transitions takes L + 1 consecutive rows of its lane: L rows that start a transition and one final row
-that holds only the last observation. So the successor of the transition in row r always lies in row r + 1, whether the
+that holds only the last observation. So the successor of the transition in row r is always in row r + 1, whether the
 episode went on, terminated or was truncated, in every autoreset mode, and no observation is stored twice.
 
-Which transitions may be sampled is exact and never searched for: each lane numbers its transitions 0, 1, 2, ...,
-`slots` says in which row number k lies, and numbers [tail, mature) are alive: their rows are not overwritten and their
+The set of transitions that may be sampled is exact and needs no search: each lane numbers its transitions 0, 1, 2,
+..., `slots` holds the row of number k, and numbers [tail, mature) are alive: their rows are not overwritten and their
 n-step window is complete. Every operation is a tensor operation without a host read.
 """
 
@@ -32,7 +32,7 @@ _BUFFERS = (*_FIELDS, *_LANES)
 
 
 def pick(field: Tensor, index: Tensor) -> Tensor:
-    """Return field[index] for rows index [...]; copies whole rows, where indexing goes element by element."""
+    """Return field[index] for rows index [...]; copies whole rows, whereas indexing copies element by element."""
     if index.dim() == 1:
         return field.index_select(0, index)
     return field.index_select(0, index.flatten()).view(*index.shape, *field.shape[1:])
@@ -74,20 +74,20 @@ class Ring:
         self.lane = torch.arange(lanes, device=device)
         self._two = torch.arange(2, device=device)[:, None]
         self._window = torch.arange(horizon, device=device)[:, None]
-        self._ahead = self._two + stack + 1  # rows in front of a cursor that its next moves forget
+        self._ahead = self._two + stack + 1  # rows ahead of a cursor that its next moves forget
         zeros = torch.zeros(lanes, dtype=torch.int64, device=device)
         self.written = zeros.clone()  # [N] rows finished; the next one is written % T
         self.head, self.mature, self.tail = zeros.clone(), zeros.clone(), zeros.clone()
         self.age_now = zeros.clone()  # [N] steps since the running episode began
         self.room = Room()
-        self._read: list[Segments] = []  # what is being read of it
+        self._read: list[Segments] = []  # the snapshots being read
 
     def buffers(self) -> list[Tensor]:
-        """Return all that ever changes."""
+        """Return every tensor that ever changes."""
         return [getattr(self, name) for name in _BUFFERS]
 
     def over(self, buffers: Iterator[Tensor]) -> Self:
-        """Return the same ring over other buffers, as many as it needs."""
+        """Return the same ring over other buffers, taking as many as it needs."""
         other = copy.copy(self)
         for name in _BUFFERS:
             setattr(other, name, next(buffers))
@@ -110,9 +110,9 @@ class Ring:
         reset: Tensor,
         next_frame: Tensor,
     ) -> None:
-        """Write one transition per lane and, behind it, its successor, which the next one overwrites unless `done`.
+        """Write one transition per lane and, after it, its successor, which the next one overwrites unless `done`.
 
-        Lanes with `reset` set write nothing that survives: their cursor stays. `before_step` comes first.
+        Lanes with `reset` set write nothing that survives: their cursor stays. Call `before_step` first.
         frame, next_frame: [N, *frame]; action: [N]; reward: [N]; the rest: [N] bool.
         """
         happened = ~reset
@@ -150,8 +150,8 @@ class Ring:
     def changes(self, mature: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
         """Return what came to life and what died since the cursors were `mature` and `tail`, an `add` or `cut` ago.
 
-        mature, tail: [N]. Returns flat indices [n + 2, N] and whether it happened [n + 2, N] bool: in the first n rows
-        that a transition came to life, in the last two that one died. None does both at once.
+        mature, tail: [N]. Returns flat indices [n + 2, N] and whether it happened [n + 2, N] bool: the first n rows
+        are transitions coming to life, the last two are dying ones. None does both at once.
         """
         number = torch.cat((mature + self._window, tail + self._two))
         upto = torch.cat((self.mature.expand(self.horizon, -1), self.tail.expand(2, -1)))
@@ -172,7 +172,7 @@ class Ring:
         return (index + by * self.lanes) % (self.rows * self.lanes)
 
     def place(self, index: Tensor) -> Tensor:
-        """Return where the frames of rows, flat index, lie: lane by lane if they are stacked, as they are read then."""
+        """Return where the frames of rows (flat index) are stored: if stacked, lane by lane, as they are read."""
         return index if self.stack == 1 else index % self.lanes * self.rows + index // self.lanes
 
     def locate(self, number: Tensor, lane: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ class Ring:
         return state | {name: self._by_row(name)[:used, lanes] for name in _FIELDS}
 
     def snapshot(self, lanes: slice) -> State:
-        """Return the same with the rows as `Blocks`, which can be read while the ring goes on."""
+        """Return the same with the rows as `Blocks`, which can be read while the ring is written."""
 
         def views(names: tuple[str, ...]) -> dict[str, Tensor]:
             return {name: self._by_row(name)[:, lanes] for name in names}
@@ -221,7 +221,7 @@ class Ring:
         return field.view(self.rows, self.lanes, *field.shape[1:])
 
     def before_step(self) -> None:
-        """Let who is reading the ring set aside what the next step may overwrite."""
+        """Let readers of the ring set aside what the next step may overwrite."""
         if self._read:
             self._read = [segments for segments in self._read if segments.waits]
             for segments in self._read:

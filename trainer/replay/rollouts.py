@@ -1,7 +1,7 @@
 """PQN's memory: the last rollout and nothing older, with the Q(lambda) returns of all its transitions.
 
 Parallelised Q-network (Gallici et al. 2025) needs neither a replay memory nor a target network: when a rollout is
-complete, the online network values all of its successors at once, and the returns that follow are regressed on.
+complete, the online network evaluates all its successors at once, and Q is regressed on the resulting returns.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from trainer.types import Batch, Choice, State, Timestep, UpdateOut
 
 VALUE_ROWS = 1024
-"""Observations valued at a time."""
+"""Observations evaluated at a time."""
 _FIELDS = ("obs", "next_obs", "action", "reward", "terminal", "stop", "happened")
 
 
@@ -22,8 +22,8 @@ def q_lambda(reward: Tensor, value: Tensor, terminal: Tensor, stop: Tensor, gamm
     """Return the targets R_t = r_t + gamma (trace R_{t+1} + (1 - trace) max_a Q(s_{t+1}, a)), [N, T].
 
     Peng's Q(lambda), which PQN uses (Gallici et al. 2025, section 4.1): exploratory actions do not cut the trace.
-    Nothing follows a `terminal` transition. A `stop`, where an episode was cut, and the end of the rollout follow on
-    with the value alone, that of the true successor.
+    Nothing follows a `terminal` transition. At a `stop`, where an episode was cut, and at the end of the rollout the
+    value of the true successor alone follows.
     reward, value: [N, T], value[t] of the successor of t; terminal, stop: [N, T] bool, stop wherever an episode ends.
     """
     ret = torch.empty_like(reward)
@@ -37,12 +37,12 @@ def q_lambda(reward: Tensor, value: Tensor, terminal: Tensor, stop: Tensor, gamm
 
 
 class RolloutMemory:
-    """`types.Replay`: `steps` transitions of every environment in, `epochs` times all of them out, in minibatches.
+    """`types.Replay`: `steps` transitions of every environment in, all of them out `epochs` times, in minibatches.
 
     values: max_a Q(obs, a) of the online network, (obs [B, *], task [B] or None) -> [B], on the learner's device;
-    generators: one random stream per shard, in the order of the shards' lanes, on the storage's device; updates: how
-    many gradient steps belong to a step, from the step alone; batch_size: of this rank, drawn equally from every shard;
-    resets: whether rows may be resets (NEXT_STEP autoreset), which are no transitions: batches then have a mask, and
+    generators: one random stream per shard, in the order of the shards' lanes, on the storage's device; updates:
+    number of gradient steps at a step, from the step alone; batch_size: of this rank, drawn equally from every shard;
+    resets: whether rows may be resets (NEXT_STEP autoreset), which are not transitions: batches then have a mask, and
     keep their shapes; task: [N] which task each lane belongs to, in multi-task training, on the storage's device.
     """
 
@@ -76,13 +76,13 @@ class RolloutMemory:
         def field(dtype: torch.dtype, *shape: int) -> Tensor:
             return torch.zeros(lanes, steps, *shape, dtype=dtype, device=storage)
 
-        self.obs = field(obs_dtype, *obs_shape)  # [N, T, *], so that a shard's transitions lie together
+        self.obs = field(obs_dtype, *obs_shape)  # [N, T, *], so that a shard's transitions are contiguous
         self.next_obs = field(obs_dtype, *obs_shape)
         self.action = field(torch.int64)
         self.reward = field(torch.float32)
         self.terminal = field(torch.bool)  # nothing follows
         self.stop = field(torch.bool)  # the next row belongs to another episode, or life
-        self.happened = field(torch.bool)  # it is a transition
+        self.happened = field(torch.bool)  # whether it is a transition
         self.filled = 0  # steps of the running rollout, the same on every rank
         self._task = None if task is None else task.repeat_interleave(steps)  # [N*T]
 
@@ -105,7 +105,7 @@ class RolloutMemory:
         self.filled += 1
 
     def batches(self, step: int) -> Iterator[Batch]:
-        """Yield the minibatches of a complete rollout and forget it; an incomplete one, behind a resume, is dropped."""
+        """Yield the minibatches of a complete rollout and forget it; an incomplete one, after a resume, is dropped."""
         count, complete = self.updates(step), self.filled == self.steps
         if count == 0:
             return
@@ -119,7 +119,7 @@ class RolloutMemory:
 
     @torch.no_grad()
     def returns(self) -> Tensor:
-        """Return the targets of the rollout by the network as it is now, [N, T]."""
+        """Return the targets of the rollout under the current network, [N, T]."""
         chunks = torch.split(self.next_obs.flatten(0, 1), VALUE_ROWS)
         tasks = [None] * len(chunks) if self._task is None else torch.split(self._task.to(self.device), VALUE_ROWS)
         values = [self.values(chunk.to(self.device), task) for chunk, task in zip(chunks, tasks, strict=True)]
@@ -128,7 +128,7 @@ class RolloutMemory:
         return q_lambda(self.reward.to(value), value, terminal, stop, self.gamma, self.trace).to(self.dtype)
 
     def _permute(self) -> Tensor:
-        """Return every transition once, [N*T], such that each minibatch draws equally from every shard."""
+        """Return a permutation of all transitions, [N*T], in which each minibatch draws equally from every shard."""
         each = self._lanes_per_shard * self.steps
         storage, shards = self.action.device, len(self.generators)
         orders = [
@@ -138,7 +138,7 @@ class RolloutMemory:
         return torch.stack([order.view(-1, self.batch_size // shards) for order in orders], 1).flatten()
 
     def _batch(self, index: Tensor, ret: Tensor) -> Batch:
-        """Return the transitions `index` [B]; their returns are complete: nothing is bootstrapped any more."""
+        """Return the transitions `index` [B]; their returns are complete: nothing is left to bootstrap."""
         obs = self.obs.flatten(0, 1).index_select(0, index).to(self.device)
         happened = self.happened.flatten().index_select(0, index).to(self.device)
         ret = ret.index_select(0, index.to(self.device))
@@ -175,7 +175,7 @@ class RolloutMemory:
         }
 
     def snapshot(self) -> State:
-        """Return the same: a rollout is small beside a replay, and overwritten as a whole."""
+        """Return the same: a rollout is small compared with a replay, and overwritten as a whole."""
         return self.state_dict()
 
     def load_state_dict(self, state: State) -> None:

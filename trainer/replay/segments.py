@@ -1,8 +1,8 @@
-"""Rows of a ring as they were at one moment, read block by block while the ring goes on.
+"""Rows of a ring as they were at one moment, read block by block while the ring is being written.
 
-A ring is overwritten in order: from where a lane's cursor stood, it is known without looking which rows later steps may
-have touched. So what changed since an earlier moment follows from two cursors, and only rows that are about to be
-overwritten before they were read have to be set aside, a few at a time: a copy of the ring is never made.
+A ring is overwritten in order, so the position of a lane's cursor tells which rows later steps may have touched. What
+changed since an earlier moment follows from two cursors, and only rows about to be overwritten before they are read
+have to be set aside, a few at a time: the ring is never copied as a whole.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch import Tensor
 BLOCK_BYTES = 8 << 20
 """Rows are handed over in blocks of about this size."""
 ROOM_BYTES = 8 << 20
-"""When so much is set aside, the ring waits."""
+"""When this much is set aside, the ring waits."""
 _AT_A_TIME = 32
-"""Rows of each lane that are set aside at a time, at most."""
+"""At most this many rows of each lane are set aside at a time."""
 
 
 @dataclass
 class Room:
-    """The memory for rows set aside, and the one lock, of all that is read of a ring."""
+    """The memory for rows set aside and the one lock, shared by all snapshots of a ring."""
 
     gate: threading.Condition = field(default_factory=threading.Condition)
     taken: int = 0  # bytes
@@ -44,11 +44,11 @@ class _Aside(NamedTuple):
 
 
 class Segments:
-    """`types.Blocks`: some lanes of fields of a ring, at the moment when this is made.
+    """`types.Blocks`: some lanes of the fields of a ring, as they are when this is made.
 
-    fields: name -> [T, N, ...], views that the ring goes on writing; cursor: [N] rows that each lane has finished, the
-    next one lies at cursor % T; used: rows there are so far; pace: how many rows at most a step moves a cursor. A step
-    writes no row but those from one behind a cursor to one in front of it.
+    fields: name -> [T, N, ...], views that the ring keeps writing; cursor: [N] rows that each lane has finished, the
+    next one is at cursor % T; used: rows in use so far; pace: how many rows at most a step moves a cursor. A step only
+    writes rows from one before a cursor to one after it.
     """
 
     def __init__(self, fields: Mapping[str, Tensor], cursor: Tensor, used: int, pace: int, room: Room) -> None:
@@ -58,10 +58,10 @@ class Segments:
         self.bounds = [(begin, min(begin + self.each, used)) for begin in range(0, used, self.each)]
         self.used, self.cursor, self.pace = used, cursor.cpu().clone(), pace
         self._fields, self._room = dict(fields), room
-        self._pending = torch.zeros(-(-self.rows // self.each), dtype=torch.bool)  # blocks that wait to be taken
+        self._pending = torch.zeros(-(-self.rows // self.each), dtype=torch.bool)  # blocks waiting to be taken
         self._count = 0  # of them
-        self._steps = 0  # since
-        self._safe = 0  # so many rows of each lane, from one behind its cursor on, are free to be overwritten
+        self._steps = 0  # since then
+        self._safe = 0  # this many rows of each lane, from one before its cursor on, are free to be overwritten
         self._aside: dict[int, list[_Aside]] = {}  # by block
 
     @property
@@ -70,14 +70,14 @@ class Segments:
 
     @property
     def waits(self) -> bool:
-        """Whether there is a block that is wanted and that nobody has taken."""
+        """Whether a wanted block has not been taken yet."""
         return self._count > 0
 
     def want(self, since: Segments | None) -> list[int]:
         """Return which blocks may differ from those of `since`, an earlier moment of the same lanes; None: all.
 
-        From here on these are kept as they are, until each is taken or all are released. In this order they are taken
-        best: those first that are overwritten next.
+        From here on these are kept as they are, until each is taken or all are released. Take them in this order: the
+        ones to be overwritten next come first.
         """
         changed = list(range(self.count))
         if since is not None and (since.rows, since.lanes, since.each) == (self.rows, self.lanes, self.each):
@@ -92,7 +92,7 @@ class Segments:
         return order
 
     def before_step(self) -> None:
-        """Set aside what the ring's next step may overwrite and nobody has taken; for who writes the ring."""
+        """Set aside what the ring's next step may overwrite and nobody has taken; called by the ring's writer."""
         self._steps += 1
         upto = min(self.pace * self._steps + 2, self.rows)
         while self._safe < upto:
@@ -118,7 +118,7 @@ class Segments:
                 self._room.taken += aside.nbytes
 
     def take(self, block: int) -> dict[str, Tensor]:
-        """Return a copy of a wanted block, on the CPU; for one other thread than the ring's."""
+        """Return a copy of a wanted block, on the CPU; for one thread other than the ring's."""
         begin, end = self.bounds[block]
         with self._room.gate:
             assert self._pending[block], "a block is taken once, if it was wanted"
@@ -133,7 +133,7 @@ class Segments:
         return copy
 
     def release(self) -> None:
-        """Let go of everything but what a later `want` compares with."""
+        """Release everything but what a later `want` compares with."""
         with self._room.gate:
             self._pending[:] = False
             self._count = 0
@@ -144,7 +144,7 @@ class Segments:
 
 def _touched(then: Tensor, now: Tensor, rows: int) -> Tensor:
     """Return which rows may have been written while cursors went from `then` to `now`, [T] bool."""
-    length = (now - then + 3).clamp(max=rows)  # from one behind to one in front
+    length = (now - then + 3).clamp(max=rows)  # from one before to one after
     first = (then - 1) % rows
     ends = torch.zeros(2 * rows + 1, dtype=torch.int64)
     ones = torch.ones_like(first)

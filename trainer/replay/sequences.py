@@ -1,4 +1,4 @@
-"""Sequence replay (R2D2, Kapturowski et al. 2019): a ring of rows, the book of sequences in it, draws by priority."""
+"""Sequence replay (R2D2, Kapturowski et al. 2019): a ring of rows, the book of its sequences, prioritized draws."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from trainer.types import Choice, Sequences, State, Timestep, UpdateOut
 class SequenceMemory:
     """Transitions and recurrent states in, batches of sequences out.
 
-    Each shard gives as many sequences to a batch, sequence i of it with probability p_i / sum(p), p = (priority +
-    eps)^alpha, in strata, as `PrioritizedSampler` does it with transitions. generators: one stream a shard, in the
-    order of the lanes; shards: of the whole run; updates: how many gradient steps belong to a step, from the step
-    alone; batch_size: sequences, of this rank; dtype: precision of returns and discounts; device: where batches go.
+    Each shard contributes equally many sequences to a batch, sequence i with probability p_i / sum(p), p = (priority +
+    eps)^alpha, stratified, as `PrioritizedSampler` does with transitions. generators: one stream per shard, in the
+    order of the lanes; shards: of the whole run; updates: number of gradient steps at a step, from the step alone;
+    batch_size: sequences, of this rank; dtype: precision of returns and discounts; device: where batches go.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class SequenceMemory:
         self.each = self.lanes_per_shard * book.slots  # of a shard
         self.tree = SumTree(self.each, len(generators), ring.device)
         self.highest = torch.ones((), dtype=torch.float64, device=ring.device)  # priority so far, over all ranks
-        # where the columns of a batch lie, counted from the first step that learns
+        # the steps that the columns of a batch hold, counted from the first learning step
         self._column = torch.arange(-book.burn_in, book.length + ring.horizon, device=ring.device)  # [L]
         self._window = torch.arange(ring.horizon, device=ring.device)
         self._uniform = Uniform(generators, ring.device)
         self._wait = 0
 
     def add(self, timestep: Timestep, choice: Choice, next_timestep: Timestep) -> None:
-        """Store what happened between two timesteps, and the state in front of it where a sequence begins."""
+        """Store what happened between two timesteps, and the state before it where a sequence begins."""
         assert choice.state is not None, "a recurrent policy"
         now, after = self.ring.device, next_timestep
         happened, done = (~after.reset).to(now), (after.terminated | after.truncated).to(now)
@@ -67,7 +67,7 @@ class SequenceMemory:
         self._follow(*self.book.advance(happened, done, self.ring.tail))
 
     def batches(self, step: int) -> Iterator[Sequences]:
-        """Yield this step's batches, each drawn by the priorities that the one before it left."""
+        """Yield this step's batches, each drawn with the priorities left by the one before it."""
         if step < self._wait:
             return
         for _ in range(self.updates(step)):
@@ -75,7 +75,7 @@ class SequenceMemory:
             yield self.fetch(index)._replace(probability=probability.to(self.device))
 
     def sample(self) -> tuple[Tensor, Tensor]:
-        """Return the slots [B] of a batch, shard after shard, and how probable each was."""
+        """Return the slots [B] of a batch, shard after shard, and the probability of each."""
         each = self.batch_size // len(self.generators)
         draws = self._uniform(each)
         leaf = self.tree.find((draws + torch.arange(each, device=draws.device)) / each).flatten()
@@ -119,14 +119,14 @@ class SequenceMemory:
         return batch.map(lambda field: field.pin_memory().to(self.device, non_blocking=True))
 
     def reprioritize(self, index: Tensor, result: UpdateOut) -> None:
-        """Take the new priorities of a batch; sequences to come enter at the highest so far over all ranks."""
+        """Take the new priorities of a batch; new sequences enter at the highest so far over all ranks."""
         assert result.highest is not None
         self.highest = torch.maximum(self.highest, result.highest.to(self.highest))
         leaf = self._leaf(index.to(self.ring.device))
         self.tree.set(leaf, self._weight(result.priority.to(self.highest)) * (self.tree.get(leaf) > 0))
 
     def _follow(self, slot: Tensor, enters: Tensor, dies: Tensor) -> None:
-        """Let slots [M] be drawn from now on, or no longer."""
+        """Make slots [M] drawable from now on, or no longer."""
         leaf = torch.where(enters | dies, self._leaf(slot), self.tree.dummy)
         self.tree.set(leaf, enters * self._weight(self.highest))
 
@@ -135,7 +135,7 @@ class SequenceMemory:
         return weight
 
     def _leaf(self, slot: Tensor) -> Tensor:
-        """Return the leaves of flat slots: those of a shard lie together."""
+        """Return the leaves of flat slots: those of a shard are contiguous."""
         return slot + slot // self.each * (self.tree.size - self.each)
 
     def wait_until(self, step: int) -> None:

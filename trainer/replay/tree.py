@@ -1,4 +1,4 @@
-"""Sums over sums: draws a leaf with probability proportional to its priority, in a handful of tensor operations."""
+"""A sum tree: draws a leaf with probability proportional to its priority, in a handful of tensor operations."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ FAN_BITS = 5
 class SumTree:
     """One tree per shard, all of one shape: [S, C] sums at the top, [S, 32 C] below, [S, 1024 C] leaves, in float64.
 
-    Leaves are named by their flat index over all shards. Leaf `dummy` belongs to nobody and stays 0. Sums are added up
-    anew from their children whenever one of those changes, so they never drift; those at the top all at once, which is
-    faster than picking some up to about two million leaves. Nothing here waits for the device.
+    Leaves are identified by their flat index over all shards. Leaf `dummy` represents nothing and stays 0. Sums are
+    recomputed from their children whenever one of those changes, so they never drift; those at the top all at once,
+    which up to about two million leaves is faster than selecting some. Nothing here waits for the device.
     """
 
     def __init__(self, leaves: int, shards: int, device: torch.device, fan_bits: int = FAN_BITS) -> None:
@@ -37,11 +37,11 @@ class SumTree:
         self._down = [level.view(-1, self.fan) for level in (lower, leaves)]  # children, by their parent
 
     def buffers(self) -> list[Tensor]:
-        """Return all that ever changes."""
+        """Return every tensor that ever changes."""
         return [self._flat_sums, self._flat_lower, self._flat]
 
     def over(self, buffers: Iterator[Tensor]) -> Self:
-        """Return the same tree over other buffers, as many as it needs."""
+        """Return the same tree over other buffers, taking as many as it needs."""
         other = copy.copy(self)
         other._adopt(next(buffers), next(buffers), next(buffers))
         return other
@@ -52,11 +52,11 @@ class SumTree:
         return 8 * sum(_top(leaves, fan_bits) << depth * fan_bits for depth in range(3))
 
     def find(self, share: Tensor) -> Tensor:
-        """Return the flat leaves where so much of each shard's total is reached, [S, K].
+        """Return the flat leaves at which the running sum reaches `share` of each shard's total, [S, K].
 
-        share: [S, K] in [0, 1]. Taking the first child whose running sum lies above the rest skips those that are 0.
-        Where rounding carries the rest beyond the children, or a device adds them up in another order, the leaf could
-        still be dead; the heaviest of the shard's draws takes its place then.
+        share: [S, K] in [0, 1]. Taking the first child whose running sum exceeds the rest skips those that are 0.
+        Where rounding carries the rest beyond the children, or a device sums them in another order, the leaf could
+        still be dead; the heaviest of the shard's draws then takes its place.
         """
         upto = self.sums.cumsum(1)
         rest = share * upto[:, -1:]
@@ -84,12 +84,12 @@ class SumTree:
         return self.get(leaf) / (total if len(total) == 1 else total.index_select(0, leaf // self.size))
 
     def set(self, leaf: Tensor, priority: Tensor) -> None:
-        """Give flat leaves [K] new priorities >= 0, [K] float64; one that is named twice gets the larger."""
+        """Give flat leaves [K] new priorities >= 0, [K] float64; a leaf that occurs twice gets the larger."""
         self._flat.scatter_reduce_(0, leaf, priority, "amax", include_self=False)
         self._add_up(leaf)
 
     def put(self, leaf: Tensor, priority: Tensor) -> None:
-        """Do the same where none is named twice but with the same priority."""
+        """Do the same where a leaf occurs twice only with the same priority."""
         self._flat.index_copy_(0, leaf, priority)
         self._add_up(leaf)
 
@@ -99,7 +99,7 @@ class SumTree:
         self._flat_sums.copy_(self._down[0].sum(1))
 
     def load(self, shard: int, priority: Tensor) -> None:
-        """Give a shard's first leaves [K] their priorities, and 0 to the others."""
+        """Give a shard's first leaves [K] their priorities, and the others 0."""
         self.leaves[shard].zero_()[: len(priority)] = priority.to(self.leaves.device)
         self.lower[shard] = self.leaves[shard].view(-1, self.fan).sum(1)
         self.sums[shard] = self.lower[shard].view(-1, self.fan).sum(1)

@@ -1,15 +1,15 @@
-"""A run's black box: what each rank did last, on the disk while it lives, so that a dead run can be asked why it died.
+"""A run's black box: what each rank did last, kept on disk, so that a dead run can be asked why it died.
 
 RUN/blackbox/life-0003/rank-00001.start.json    who this is: machine, process, versions, settings
-                       rank-00001.last.json     where it stands, written over once a second: steps, exchange, memory
+                       rank-00001.last.json     where it stands, overwritten once a second: steps, exchange, memory
                        rank-00001.stacks.txt    the stack of every thread at that moment
                        rank-00001.fatal.txt     what a fatal signal left, or a long silence of the interpreter
                        rank-00001.end.json      why it ended, where it could still say so; end.part until then
 
-A rank that ends in peace takes its files with it. Nothing here may end a run or hold it up: what fails is left out, and
-a disk that no longer answers stops one thread. That is why none of it is a mapped file, although that would outlive a
-SIGKILL to the step: a process that touches one whose disk has broken is ended by SIGBUS. Instead each rank has a page
-of memory without a name, which the others of its machine map as well, and can read when it is gone. Needs no torch.
+A rank that exits cleanly removes its files. Nothing here may end a run or hold it up: what fails is left out, and a
+disk that no longer responds stops one thread. That is why none of it is a mapped file, although one would survive a
+SIGKILL exact to the step: a process that touches one whose disk has failed is ended by SIGBUS. Instead each rank has an
+unnamed page of memory, which the others on its machine also map, and can read when it is gone. Needs no torch.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from trainer.runtime.spans import Exchange, Spans
 
 FOLDER = "blackbox"
 EVERY = 1.0
-"""Time between two looks at a rank [s]; so much of its last moments a SIGKILL takes with it."""
+"""Time between two looks at a rank [s]; a SIGKILL loses this much of its last moments."""
 KEPT = 5
-"""Lives of a run of which the boxes are kept."""
-_SILENCE = 30  # looks missed, behind which the stacks are written without the interpreter
-_LOOKS_AT_MEMORY = 5  # of which every how many-th asks the control groups as well
+"""Lives of a run whose boxes are kept."""
+_SILENCE = 30  # missed looks after which the stacks are written without the interpreter
+_LOOKS_AT_MEMORY = 5  # looks per reading of the control groups
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 _RESERVED = 16_384  # bytes
-_WRITING = 3.0  # s in which a process that ends writes why
+_WRITING = 3.0  # s that an ending process has to write why
 _JOIN = 5.0  # s
 _TELLING = ("RANK", "WORLD_SIZE", "HOSTNAME", "TZ", "LANG")
 _TELLING_PREFIXES = (
@@ -54,14 +54,14 @@ _LOGIN = re.compile(r"(://)[^/@\s]+@")
 
 
 class Meeting(Protocol):
-    """What knows in which exchange of flags or objects a rank is."""
+    """Knows which exchange of flags or objects a rank is in."""
 
     @property
     def meeting(self) -> Exchange | None: ...
 
 
 def next_life(run: Path) -> int:
-    """Return the number of the life of a run that begins; rank 0 asks, for all. Older boxes make room."""
+    """Return the number of the life that begins; rank 0 asks, for all. Removes the boxes of the oldest lives."""
     try:
         old = lives(run)
         for _, folder in old[: len(old) - (KEPT - 1)] if len(old) >= KEPT else []:
@@ -72,14 +72,14 @@ def next_life(run: Path) -> int:
 
 
 def lives(run: Path) -> list[tuple[int, Path]]:
-    """Return the lives of a run of which there are boxes, by number, the last one last. Raises OSError."""
+    """Return the lives of a run that left boxes, in ascending order. Raises OSError."""
     root = run / FOLDER
     names = [(re.fullmatch(r"life-([0-9]{4,9})", path.name), path) for path in root.iterdir()] if root.is_dir() else []
     return sorted((int(match[1]), path) for match, path in names if match)
 
 
 class _Reserved:
-    """A file that is written over again and again, and still can be when the disk is full: blanks follow the text."""
+    """A file that is overwritten again and again, and still can be when the disk is full: blanks pad the text."""
 
     def __init__(self, path: Path) -> None:
         self.handle = os.open(path, _FLAGS, 0o644)
@@ -94,7 +94,7 @@ class _Reserved:
 class Box:
     """The black box of one rank in one life of its run.
 
-    meeting: what knows in which exchange this rank is; about: JSON, what else is to be known of it.
+    meeting: knows which exchange this rank is in; about: what else to record about it, JSON.
     """
 
     def __init__(self, run: Path, life: int, rank: int, meeting: Meeting, about: Mapping[str, Any]) -> None:
@@ -103,7 +103,7 @@ class Box:
         self._spans: Spans | None = None
         self._asked: Callable[[], str | None] = lambda: None
         self._near: dict[int, page.Neighbour] = {}  # other ranks of this machine
-        self.page = page.memory_without_a_name()  # its number in this process; -1: none
+        self.page = page.memory_without_a_name()  # its file descriptor in this process; -1: none
         self._phase: str | None = None  # where an exception came from
         self._free: machine.Memory | None = None
         self._looks, self._open = 0, False
@@ -122,7 +122,7 @@ class Box:
             return
         self._open = True
         faulthandler.enable(self._fatal)
-        os.register_at_fork(after_in_child=faulthandler.disable)  # processes of environments are not this rank
+        os.register_at_fork(after_in_child=faulthandler.disable)  # environment processes are not this rank
         self._thread = threading.Thread(target=self._loop, name="black-box", daemon=True)
         self._thread.start()
 
@@ -137,7 +137,7 @@ class Box:
         places: Sequence[tuple[str, int, int]],
         pages: Sequence[int],
     ) -> None:
-        """Look from now on at a run: what it does, and the signal by which it was asked to stop.
+        """Watch a run from now on: what it does, and the signal that asked it to stop.
 
         places, pages: (machine, parent, process) and `page` of every rank.
         """
@@ -150,18 +150,18 @@ class Box:
         self._spans, self._asked = spans, asked
 
     def close(self, kind: str, cause: str, error: BaseException | None = None) -> None:
-        """Write why this process ends; the first to call this says it, others wait until it is written.
+        """Write why this process ends; the first caller's reason counts, others wait until it is written.
 
-        kind: failed, agreed (found by all ranks at once), peer (because of another), watch (somebody hangs).
+        kind: failed, agreed (found by all ranks at once), peer (because of another), watch (a rank hangs).
         """
         if not self._open:
             return
         if self._ending.acquire(blocking=False):
             threading.Thread(target=self._tell, args=(kind, cause, error), name="black-box-end", daemon=True).start()
-        self._told.wait(_WRITING)  # a disk that does not answer holds nobody up
+        self._told.wait(_WRITING)  # a disk that does not respond holds nothing up
 
     def discard(self) -> None:
-        """End in peace: leave nothing behind."""
+        """Exit cleanly: leave nothing behind."""
         if self.page >= 0:
             os.close(self.page)  # the mapping stays
             self.page = -1
@@ -211,7 +211,7 @@ class Box:
 
     def _write(self, last: dict[str, Any]) -> None:
         with self._writing:
-            # by a thread that needs no interpreter, where something holds that for ever
+            # by a thread that needs no interpreter, in case something holds the GIL forever
             faulthandler.dump_traceback_later(_SILENCE * EVERY, file=self._fatal)
             self._last.write(json.dumps(last).encode())
             os.lseek(self._stacks, 0, os.SEEK_SET)
@@ -240,7 +240,7 @@ class Box:
 
 
 def _spent(before: tuple[int, float, dict[str, float]], after: tuple[int, float, dict[str, float]]) -> dict[str, int]:
-    """Return a step's time in all, and by span [us]."""
+    """Return a step's time in total, and by span [us]."""
     spent = {name: int(1e6 * (seconds - before[2].get(name, 0.0))) for name, seconds in after[2].items()}
     return {"step": after[0], "all": int(1e6 * (after[1] - before[1]))} | {k: v for k, v in spent.items() if v}
 
@@ -264,7 +264,7 @@ def _self_portrait() -> dict[str, Any]:
 
 
 def telling(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that decide how a rank behaves, and none that may be secret."""
+    """Return the variables that decide how a rank behaves, except any that may be secret."""
     return {
         name: _LOGIN.sub(r"\1***@", value)
         for name, value in sorted(environment.items())

@@ -1,7 +1,7 @@
-"""How the failure of one rank ends all of them, with the first cause told by everyone.
+"""How the failure of one rank ends all of them, with the first cause reported by all.
 
-The first rank to fail writes its cause into the store that the launcher keeps. A thread on every rank looks there once
-a second: a rank that is blocked in a collective, which no exception can reach, leaves as soon as a cause appears.
+The first rank to fail writes its cause into the launcher's store. A thread on every rank looks there once a second: a
+rank that is blocked in a collective, which no exception can reach, exits as soon as a cause appears.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from trainer.runtime.spans import Exchange
 
 _POLL = 1.0  # s
-_GRACE = 2.0  # s in which a rank that noticed by itself may tell more than the thread would
+_GRACE = 2.0  # s in which a rank that noticed by itself may report more than the thread would
 _JOIN = 10.0  # s
 _TELLING = 3.0  # s
 EXIT_FAILED = 1
-LAST_WORDS = 1.5  # s that a rank leaves to the peer it lost, and to the launcher, to say what happened first
+LAST_WORDS = 1.5  # s that a rank waits for the peer it lost, or the launcher, to say what happened first
 _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 _telling_launcher = threading.Lock()
 LastWords = Callable[[str, str, BaseException | None], None]
-"""(kind of end, cause, what was raised): told once a process knows that it ends, in any thread."""
+"""(kind of end, cause, what was raised): called once a process knows that it will end, in any thread."""
 _PEER_WORDS = ("gloo", "NCCL", "losed by peer", "did not come to an exchange")
 
 
@@ -37,13 +37,13 @@ def _nothing(kind: str, cause: str, error: BaseException | None) -> None:
 
 
 class FailureWatch:
-    """The first cause of failure, shared by all ranks through `store`; watches in a thread where there are peers."""
+    """The first cause of failure, shared by all ranks through `store`; watches in a thread if there are peers."""
 
     def __init__(self, store: Any, rank: int, has_peers: bool) -> None:
         self.store, self.rank, self.has_peers = store, rank, has_peers
         self.waiting = 0  # whether this rank is in an exchange of flags or objects, where it depends on others
         self.meeting: Exchange | None = None  # which one that is
-        self.last_words: LastWords = _nothing  # what a process does before it leaves
+        self.last_words: LastWords = _nothing  # what a process does before it exits
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look, name="failure-watch", daemon=True)
 
@@ -56,7 +56,7 @@ class FailureWatch:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        if self.has_peers:  # an interpreter that ends while the thread is in a call of the store aborts
+        if self.has_peers:  # an interpreter that ends while the thread is in a store call aborts
             self._thread.join(_JOIN)
 
     def report(self, cause: str) -> str:
@@ -70,7 +70,7 @@ class FailureWatch:
 
         telling = threading.Thread(target=tell, daemon=True)
         telling.start()
-        telling.join(_TELLING)  # where the store's process is stopped, no answer ever comes
+        telling.join(_TELLING)  # if the store's process is stopped, no answer ever comes
         return told[-1]
 
     def _look(self) -> None:
@@ -97,7 +97,7 @@ def lost_peer(error: BaseException) -> bool:
 
 
 def condense(text: str) -> str:
-    """Return the cause in one line: the first, and where a traceback follows, the exception in its last line."""
+    """Return the cause in one line: the first one, and if a traceback follows, the exception in its last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [""]
     return f"{lines[0]}: {lines[-1]}" if "Traceback" in text and lines[-1] != lines[0] else lines[0]
 
@@ -105,7 +105,7 @@ def condense(text: str) -> str:
 def tell_launcher(error: BaseException) -> None:
     """Leave `error` where torchrun looks for the cause, if it asked for that.
 
-    By rename: this process may be ended at any moment, and half a file ends torchrun itself.
+    By rename: this process may be killed at any moment, and half a file would end torchrun itself.
     """
     path = os.environ.get(_ERROR_FILE)
     if path is None:

@@ -1,13 +1,12 @@
-"""Faults on purpose, at exact spots, for tests: LOCKSTEP_FAULT=name:rank:step:action[:passage], commas between several.
+"""Deliberate faults at exact points, for tests: LOCKSTEP_FAULT=name:rank:step:action[:passage], comma-separated.
 
-A fault happens on `rank` at the first passage, or the one that is told, of the point `name` behind `step` whole steps.
-Points are the spans of a run (act, env, learn, sync, replay, poll, eval, save), the same with `_end` where they are
-left, and start (of the process), loss (of an update), grad (in front of the exchange) and write (each action of a
-checkpoint on the disk).
+A fault happens on `rank` at the first (or the given) passage of the point `name` after `step` whole steps. Points are
+the spans of a run (act, env, learn, sync, replay, poll, eval, save), the same with `_end` on leaving them, and start
+(of the process), loss (of an update), grad (before the exchange) and write (each action of a checkpoint on the disk).
 
-LOCKSTEP_FAULT_LOG names a file that gets a line when one happens; what stands there does not happen again, so that a
-run which is started anew gets on. Without LOCKSTEP_TESTING=1 nobody's variables can hurt a run: they are refused.
-Nothing is called at any of these points where no fault is asked for.
+LOCKSTEP_FAULT_LOG names a file that gets a line when one happens; what is listed there does not happen again, so that a
+restarted run gets past it. Without LOCKSTEP_TESTING=1 the variables are refused, so that they cannot hurt a real run.
+Nothing is called at any of these points unless a fault is asked for.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ POINTS = ("start", *SPANS, *(f"{name}_end" for name in SPANS), "loss", "grad", "
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "segv": signal.SIGSEGV}
 SIGNALS |= {"term": signal.SIGTERM, "usr2": signal.SIGUSR2, "int": signal.SIGINT}
 POISONS = {"nan": float("nan"), "inf": float("inf"), "nan+": float("nan")}
-"""What takes the place of a number; with a plus sign at every passage from then on."""
+"""What a number is replaced with; with a plus sign, at every passage from then on."""
 ERRORS = {"error": errno.ENOSPC, "eio": errno.EIO, "erofs": errno.EROFS}
 ACTIONS = (*SIGNALS, *ERRORS, "exit", "raise", "sleep", "flip", "mark", *POISONS)
 """`error` is a full disk's; `mark` does nothing but leave its line in the log."""
@@ -66,7 +65,7 @@ class Fault:
 class Faults:
     """The faults of one rank that have not happened yet.
 
-    position: how many steps are whole; weights: the online network's, [P], where they are known.
+    position: how many steps are complete; weights: the online network's, [P], if known.
     """
 
     waiting: list[Fault]
@@ -74,11 +73,11 @@ class Faults:
     position: Callable[[], int] = field(default=lambda: 0)
     weights: Tensor | None = None
     _noted: set[Fault] = field(default_factory=set)
-    _passed: Counter[Fault] = field(default_factory=Counter)  # how often, behind its step
+    _passed: Counter[Fault] = field(default_factory=Counter)  # how often, after its step
 
     @classmethod
     def read(cls, rank: int) -> Faults:
-        """Return those that the environment asks for. Raises ValueError, in one line, for what is no fault."""
+        """Return the faults that the variables ask for. Raises ValueError, in one line, for what is not a fault."""
         text, log = os.environ.get("LOCKSTEP_FAULT", ""), os.environ.get("LOCKSTEP_FAULT_LOG")
         if text and os.environ.get("LOCKSTEP_TESTING") != "1":
             raise ValueError(f"LOCKSTEP_FAULT {text}: faults are for tests; unset it, or set LOCKSTEP_TESTING=1")
@@ -93,12 +92,12 @@ class Faults:
         return bool(self.waiting)
 
     def passes(self, name: str) -> None:
-        """Let happen what is due at this point."""
+        """Trigger the fault that is due at this point."""
         if (fault := self._due(name)) is not None:
             self._happen(fault)
 
     def poison(self, name: str, values: Tensor) -> Tensor:
-        """Return `values`, spoiled if that is due at this point."""
+        """Return `values`, poisoned if that is due at this point."""
         if (fault := self._due(name)) is None:
             return values
         if fault.action not in POISONS:
@@ -143,7 +142,7 @@ class Faults:
 
 
 class PointedSpans(Spans):
-    """Spans whose borders are fault points."""
+    """Spans whose boundaries are fault points."""
 
     def __init__(self, faults: Faults) -> None:
         super().__init__()
@@ -161,7 +160,7 @@ class PointedSpans(Spans):
 
 
 def arm(faults: Faults, learner: Any, sync: Any, position: Callable[[], int]) -> None:
-    """Put the points of loss and gradient into a learner and a strategy."""
+    """Install the loss and gradient points in a learner and a strategy."""
     faults.position, faults.weights = position, sync.flat.data.data
     loss, step = learner.loss, sync.step
 

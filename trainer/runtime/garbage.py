@@ -1,7 +1,7 @@
 """Garbage collection that leaves the training loop alone.
 
-Reference counts free nearly everything. What looks for cycles goes through every object that the imports have made, a
-tenth of a second each time, and on one rank all others wait for it.
+Reference counting frees nearly everything. The cycle collector goes through every object that the imports have made, a
+tenth of a second each time, and when one rank collects, all others wait.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 YOUNG = 50_000
-"""Objects, made and not freed since, that are worth a look; Python's own threshold is 700."""
+"""Objects created and not yet freed that trigger a collection; Python's own threshold is 700."""
 
 
 @contextmanager
 def rarely_collected() -> Iterator[None]:
-    """Within it the objects of now are left alone, and those made since are looked through rarely."""
+    """Within it, existing objects are left alone, and new ones are collected rarely."""
     thresholds = gc.get_threshold()
-    gc.collect()  # what is garbage now would stay
+    gc.collect()  # else current garbage would stay
     gc.freeze()
     gc.set_threshold(YOUNG, *thresholds[1:])
     try:

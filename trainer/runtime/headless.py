@@ -6,6 +6,6 @@ import os
 
 
 def draw_offscreen() -> None:
-    """Tell SDL, with which Gymnasium draws, to look for no screen: it would complain, or fail, where there is none."""
+    """Tell SDL, which Gymnasium draws with, not to look for a screen: without one it would complain, or fail."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")

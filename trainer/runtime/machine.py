@@ -14,7 +14,7 @@ _UNLIMITED = 2**60  # bytes; version 1 writes a huge number where there is no li
 
 
 class Memory(NamedTuple):
-    """Of what this process may use [bytes]."""
+    """Memory that this process may use [bytes]."""
 
     free: int
     total: int
@@ -35,7 +35,7 @@ def usable_cores() -> float:
 
 
 def memory() -> Memory:
-    """Return the memory that this process and its like may still take."""
+    """Return the memory that this process and others under its limits may still take."""
     kinds = dict(line.split(":", 1) for line in _text(Path("/proc/meminfo")).splitlines() if ":" in line)
     free, total = (int(kinds.get(name, "0 kB").split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
     found = Memory(free, total, False)
@@ -43,15 +43,15 @@ def memory() -> Memory:
         limit = _number(folder / "memory.max", folder / "memory.limit_in_bytes")
         used = _number(folder / "memory.current", folder / "memory.usage_in_bytes")
         if limit is not None and used is not None and limit < min(found.total, _UNLIMITED):
-            cache = _fields(folder / "memory.stat").get("inactive_file", 0)  # given up where memory is wanted
+            cache = _fields(folder / "memory.stat").get("inactive_file", 0)  # reclaimed when memory is needed
             found = Memory(min(found.free, limit - used + cache), limit, True)
     return found
 
 
 def oom_kills() -> int | None:
-    """Return how many processes of our control groups the kernel has ended for want of memory; None: it does not say.
+    """Return how many processes of our control groups the kernel has OOM-killed; None: it does not say.
 
-    Where the groups do not count, the machine's count stands in.
+    Where the groups do not count, the machine's count is used.
     """
     folders = list(_groups("memory"))
     with_children = [_fields(folder / "memory.events").get("oom_kill") for folder in folders]  # version 2
@@ -69,18 +69,18 @@ def resident() -> int:
 
 
 def began(pid: int) -> str | None:
-    """Return when a process began, in ticks: with its number, what no other one has; None: there is none."""
+    """Return when a process began, in ticks, which with its pid identifies it; None: there is none."""
     state = _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
     return state[19] if len(state) > 19 and state[0] != "Z" else None
 
 
 def cpp_compiler() -> str | None:
-    """Return the C++ compiler that torch would take, if there is one."""
+    """Return the C++ compiler that torch would use, if there is one."""
     return shutil.which(os.environ.get("CXX") or "g++")
 
 
 def human(count: float) -> str:
-    """Return a number of bytes in words."""
+    """Return a number of bytes with a suitable unit."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"

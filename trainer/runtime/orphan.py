@@ -1,4 +1,4 @@
-"""A rank whose launcher was killed must not run on alone. Needs no torch: it begins before that is imported."""
+"""A rank whose launcher was killed must not run on alone. Needs no torch: it runs before that is imported."""
 
 from __future__ import annotations
 

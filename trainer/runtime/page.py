@@ -1,6 +1,6 @@
-"""A page of memory that the ranks of a machine see of each other: what one did last, also when it is gone.
+"""A page of memory that the other ranks of a machine can read: what a rank did last, even after it is gone.
 
-It has no name and no file: nothing is left over, and no disk can break under it. Needs no torch.
+It has no name and no file: nothing is left over, and no disk can fail under it. Needs no torch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Neighbour(NamedTuple):
 
 
 def memory_without_a_name() -> int:
-    """Make a page; return its number in this process, -1 where there cannot be one."""
+    """Make a page; return its file descriptor, -1 where there cannot be one."""
     try:
         handle = os.memfd_create("lockstep-page", os.MFD_CLOEXEC)
         os.ftruncate(handle, mmap.PAGESIZE)
@@ -40,12 +40,12 @@ def memory_without_a_name() -> int:
 
 
 def meet(pid: int, page: int) -> Neighbour:
-    """Return another process of this machine as what it is now, and its page, by the number that this has there."""
+    """Return another process of this machine as it is now, with its page; page: its file descriptor there."""
     return Neighbour(pid, machine.began(pid), _map_of(pid, page))
 
 
 def write_into(page: int) -> memoryview[float]:
-    """Return our own page, by its number, for writing."""
+    """Return our own page, by its file descriptor, for writing."""
     return memoryview(mmap.mmap(page, mmap.PAGESIZE)).cast("d")
 
 

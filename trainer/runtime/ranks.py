@@ -1,6 +1,6 @@
 """The process group: who this process is among its peers, and the small exchanges that control a run.
 
-Gradients travel in `sync/`; here travel flags and small objects,
+Gradients travel in `sync/`; here only flags and small objects do,
 always over gloo, so that control traffic works while a GPU is busy.
 """
 
@@ -27,7 +27,7 @@ from trainer.runtime.roll_call import roll_call
 
 _PATIENCE = timedelta(hours=2)
 NAMING = 5.0
-"""By how much an exchange outlasts `runtime.timeout`: by then the rank that hangs is named, which it cannot do [s]."""
+"""How much longer than `runtime.timeout` an exchange waits: it cannot name the rank that hangs, the watch can [s]."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Ranks:
     local_world_size: int
     device: torch.device
     watch: FailureWatch
-    patient: dist.ProcessGroup  # for meetings to which ranks come minutes apart
-    beside: dist.ProcessGroup  # for those of one thread per rank that works beside the main one
+    patient: dist.ProcessGroup  # for collectives that ranks reach minutes apart
+    beside: dist.ProcessGroup  # for those of one background thread per rank
 
     def gather(self, value: Any, *, patient: bool = False) -> list[Any]:
-        """Return every rank's small object, in the order of ranks. A collective.
+        """Return every rank's small object, in rank order. A collective.
 
         patient: wait for hours, not for `runtime.timeout`; a rank that fails meanwhile still ends all of them.
         """
@@ -56,7 +56,7 @@ class Ranks:
         return values
 
     def gather_beside(self, value: Any) -> list[Any]:
-        """Do the same as patiently, from a thread: no other one may come here. A collective of those threads."""
+        """Do the same, as patiently, from one background thread per rank and no other. A collective of those."""
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value, group=self.beside)
         return values
@@ -82,9 +82,9 @@ class Ranks:
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"], launch: Launch) -> torch.device:
-    """Return the device of this rank: a GPU where wanted and there, the CPU otherwise.
+    """Return the device of this rank: a GPU if wanted and available, the CPU otherwise.
 
-    A launcher that shows each rank only its own GPU leaves it as device 0. Raises ValueError where CUDA is demanded
+    A launcher that shows each rank only its own GPU leaves it as device 0. Raises ValueError if CUDA is demanded
     and absent.
     """
     gpus = torch.cuda.device_count()
@@ -110,10 +110,10 @@ def cores_per_rank(launch: Launch) -> int:
 def process_group(
     device: torch.device, launch: Launch, timeout: float, facts: Mapping[str, Any] | None = None
 ) -> Iterator[Ranks]:
-    """Bring the process group up, and down again; alone it is a group of one.
+    """Set the process group up, and tear it down again; without torchrun it is a group of one.
 
     CUDA tensors travel by NCCL (by gloo where ranks share a GPU, which NCCL refuses), CPU tensors by gloo.
-    timeout: limit of a collective [s]; facts: what has to be the same on all ranks, else ValueError (`roll_call`).
+    timeout: limit of a collective [s]; facts: what must be equal on all ranks, else ValueError (`roll_call`).
     """
     if launch.by_torchrun:
         die_with_parent()
@@ -125,7 +125,7 @@ def process_group(
     own_gpu = device.type == "cuda" and (torch.cuda.device_count() >= launch.local_world_size or _shown_one(launch))
     backend = "cpu:gloo,cuda:nccl" if own_gpu else "gloo"
     if backend == "gloo":
-        # c10d would keep the last 2,000 exchanges with their stacks, some megabytes that nobody asks gloo for
+        # c10d would record the last 2,000 collectives with their stacks: megabytes that are of no use with gloo
         os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "0")
     if device.type == "cuda":
         torch.cuda.set_device(device)

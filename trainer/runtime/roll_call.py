@@ -1,6 +1,6 @@
 """Before ranks meet in a collective: do all of them run the same program, and are all there?
 
-Collectives that do not match hang, or abort the process, and never say why. So every rank first lays open what it is
+Collectives that do not match hang, or abort the process, and never say why. So every rank first publishes what it is
 about to do, over the launcher's store, which works whatever the ranks believe; rank 0 compares and answers all.
 """
 
@@ -32,7 +32,7 @@ def code_version() -> dict[str, str]:
 def roll_call(store: Any, rank: int, world_size: int, facts: Mapping[str, Any], timeout: float) -> None:
     """Meet all ranks, and raise ValueError on each of them if two differ in a fact; the same words everywhere.
 
-    facts: name -> JSON value. Raises TimeoutError where somebody does not come [s].
+    facts: name -> JSON value; timeout: [s]. Raises TimeoutError if a rank does not come.
     """
     mine = {"WORLD_SIZE": world_size, **facts}
     until = time.monotonic() + timeout
@@ -54,7 +54,7 @@ def roll_call(store: Any, rank: int, world_size: int, facts: Mapping[str, Any], 
 
 
 def _let_them_hear(store: Any, world_size: int) -> None:
-    """Wait until all that came have the answer: the store may be in this process, and end with it."""
+    """Wait until all ranks that came have the answer: the store may be in this process, and end with it."""
     until = time.monotonic() + _LAST_WORDS
     came = [rank for rank in range(1, world_size) if store.check([f"facts/{rank}"])]
     while not all(store.check([f"heard/{rank}"]) for rank in came) and time.monotonic() < until:

@@ -1,4 +1,4 @@
-"""Where the wall time of a rank goes: nested spans, each charged with its own time alone; and what it did last."""
+"""Where the wall time of a rank goes: nested spans, each charged only with its own time; and what it did last."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LAST = 32
 
 
 Exchange = tuple[str, int, float]
-"""A meeting with other ranks that has begun: its kind, the bytes of this rank's values, when by time.perf_counter."""
+"""An exchange in progress: its kind, the bytes of this rank's values, its start by time.perf_counter."""
 
 
 class _Codes(dict[str, float]):
@@ -29,8 +29,8 @@ class Spans:
     """Accumulates host wall time [s] per name; a span inside another pauses the outer one.
 
     On a GPU this is the time the host spent, launching or waiting, not the device's. Other threads may read what is
-    public, and call `standing`. page: the last step that is whole, and the number of the innermost span in NAMES; in
-    memory that others see, if it is put there, they know them whatever becomes of this process.
+    public, and call `standing`. page: the last whole step, and the index of the innermost span in NAMES; placed in
+    shared memory, it can be read by others whatever happens to this process.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Spans:
         self._drained: dict[str, float] = {}
         self._open = ["other"]
         self._next = "other"
-        self._thrown: tuple[int, tuple[str, ...]] = (0, ())  # which exception was last, and where it came from
+        self._thrown: tuple[int, tuple[str, ...]] = (0, ())  # the last exception, and where it came from
         self._since = self._began = perf_counter()
 
     def __call__(self, name: str) -> Spans:

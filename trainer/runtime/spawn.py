@@ -22,7 +22,7 @@ from trainer.runtime.stop import SIGNALS
 def spawn(ranks: int, module: str, arguments: Sequence[str]) -> int:
     """Run `python -m module arguments` as `ranks` processes; return 0, or the exit status of the first that failed.
 
-    Signals that ask a run to stop are handed to the ranks, which save and leave by themselves.
+    Signals that ask a run to stop are handed to the ranks, which save and exit by themselves.
     """
     # without it restarted workers meet stale keys in the agent's store (pytorch issues 135712 and 167288)
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
@@ -39,14 +39,14 @@ def spawn(ranks: int, module: str, arguments: Sequence[str]) -> int:
     )
     if any(f.name == "signals_to_handle" for f in dataclasses.fields(LaunchConfig)):
         config.signals_to_handle = "SIGQUIT"  # else the agent would end the ranks, and itself with status 1
-    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)  # we tell it below
+    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)  # reported below
     for sig in SIGNALS:
         signal.signal(sig, _forward)
     try:
         elastic_launch(config, sys.executable)("-m", module, *arguments)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        if failure.exitcode == 2:  # bad input, which rank 0 has told
+        if failure.exitcode == 2:  # bad input, which rank 0 has reported
             return 2
         print(f"lockstep: {_first_cause(rank, failure.message)}", file=sys.stderr, flush=True)
         return abs(failure.exitcode) or 1

@@ -11,7 +11,7 @@ from types import FrameType
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 
 heard: list[int] = []
-"""Signals that have come to this process since a `StopRequest` was installed; for those who end it by themselves."""
+"""Signals received since a `StopRequest` was installed; for code that ends this process by itself."""
 
 _SECOND_THOUGHT = 2.0  # s; a terminal and a launcher may both deliver the same Ctrl-C
 
@@ -19,7 +19,7 @@ _SECOND_THOUGHT = 2.0  # s; a terminal and a launcher may both deliver the same 
 class StopRequest:
     """Holds what asked to stop; a second Ctrl-C, some time after the first, interrupts at once.
 
-    A batch script asks by a file, which LOCKSTEP_STOP_FILE names: a signal to a job step would hit torchrun as well.
+    A batch script asks by a file, named by LOCKSTEP_STOP_FILE: a signal to a job step would hit torchrun as well.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class StopRequest:
 
     @property
     def signal(self) -> str | None:
-        """Name of the signal, or of the file; None: go on. Looks at the disk, so ask at polls only."""
+        """Name of the signal, or of the file; None: go on. Checks the disk, so ask at polls only."""
         if self._signal is None and self._file is not None and self._file.exists():
             return self._file.name
         return self._signal

@@ -1,10 +1,10 @@
-"""A rank that no longer gets on is named and ended, so that a launcher can start the run anew.
+"""A rank that makes no progress is named and ended, so that a launcher can restart the run.
 
-A thread looks at what the loop's spans say. A rank that stands still where it waits for nobody tells so itself, with
-the stack of every thread; one that is silent altogether (stopped, swapped out, cut off) is told by its neighbour, who
-ends it where it can. Waiting for others is no fault: their own threads tell. The launcher is watched as well.
+A thread reads the loop's spans. A rank that stands still while waiting for no other reports it itself, with the stack
+of every thread; one that is completely silent (stopped, swapped out, cut off) is reported by its neighbour, which kills
+it where it can. Waiting for others is no fault: their own threads report. The launcher is watched as well.
 
-Time is counted in looks, not read off a clock: a run that was suspended as a whole and goes on again has not hung.
+Time is counted in looks, not read off a clock: a run that was suspended as a whole and resumed has not hung.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _DONE = "done"
 
 
 class Standing(Protocol):
-    """Who can say in which spans a rank is, the innermost last, and since when."""
+    """Knows which spans a rank is in, the innermost last, and since when."""
 
     def standing(self) -> tuple[tuple[str, ...], float]: ...
 
@@ -41,7 +41,7 @@ class HungError(RuntimeError):
 
 
 class Progress:
-    """How long something has looked the same, in looks of at most twice the usual time."""
+    """How long something has looked the same; a look counts for at most twice the usual time."""
 
     def __init__(self) -> None:
         self.still = 0.0
@@ -72,8 +72,8 @@ class Watch:
     """Watches this rank, the next ones and the launcher while a run lasts.
 
     position: whole steps so far; places: of all ranks; timeout: how long a rank may stand still [s]; longer: the same
-    within some spans. Ranks with the same parent are looked at directly. The next one is also heard of through the
-    store, in a thread of its own: the store is silent as well where its own process has been stopped.
+    within some spans. Ranks with the same parent are checked directly. The next one is also checked through the store,
+    in a separate thread: the store is silent as well if its own process has been stopped.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Watch:
                 self._end(f"rank {self.failure.rank}: the launcher is gone")
         standing, since = self.spans.standing()
         waits = self.failure.waiting > 0 or standing[-1] == "sync"
-        still = self._own.look(object() if waits else (standing, since), passed)  # what waits begins anew behind it
+        still = self._own.look(object() if waits else (standing, since), passed)  # waiting restarts the count
         if still >= max([self.timeout, *(self.longer.get(name, 0.0) for name in standing)]):
             faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
             where = f"{standing[-1]} at step {self.position()}"
@@ -140,7 +140,7 @@ class Watch:
                 self._end(f"rank {self._sibling} hangs: stopped for {self.timeout:.0f} s", pid)
 
     def _far(self, passed: float) -> None:
-        """Say that this rank is there, and hear whether the next one is."""
+        """Report that this rank is there, and check whether the next one is."""
         standing, _ = self.spans.standing()
         with contextlib.suppress(Exception):  # no launcher, no store: its death is seen elsewhere
             beat = [time.monotonic(), standing[-1], self.position()]
@@ -158,9 +158,9 @@ class Watch:
             self._end(cause, there.pid if there[:2] == here[:2] else None)
 
     def _end(self, cause: str, culprit: int | None = None) -> None:
-        """Tell the cause to everybody and end this process, whatever its main thread is doing.
+        """Report the cause to all ranks and end this process, whatever its main thread is doing.
 
-        culprit: a process that is ended as well, as soon as the launcher has been told why.
+        culprit: a process that is killed as well, once the launcher has been told why.
         """
         error = HungError(cause)
         self.failure.last_words("watch", cause, None)

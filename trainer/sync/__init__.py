@@ -1,4 +1,4 @@
-"""Ways to keep the replicas together: each owns the exchange, the clip and the optimizer step."""
+"""Ways to keep replicas in sync: each owns the exchange, the clipping and the optimizer step."""
 
 from trainer.sync.allreduce import AllReduce, Overlapped
 from trainer.sync.flat import FlatParameters

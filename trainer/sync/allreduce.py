@@ -19,9 +19,9 @@ from trainer.types import State
 
 
 class AllReduce(Strategy):
-    """Averages gradients over ranks, clips, steps: one exchange of the flat gradient behind the backward pass.
+    """Averages gradients over ranks, clips, steps: one exchange of the flat gradient after the backward pass.
 
-    compression: how it travels; noise: what compares gradients in front of the exchange and behind it.
+    compression: how it travels; noise: compares gradients before and after the exchange.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class AllReduce(Strategy):
         return state | ({"compression": {"label": self.compression.label, "state": lost}} if lost else {})
 
     def load_own_state(self, state: State) -> None:
-        """Restore what compression owes, if it is of the same kind as then, and the averages of the noise scale."""
+        """Restore what compression owes, if it is of the same kind, and the averages of the noise scale."""
         if self.noise is not None and "noise" in state:
             self.noise.load_state_dict(state["noise"])
         saved = state.get("compression")
@@ -82,7 +82,7 @@ class Overlapped(Strategy):
         self.replicas.start_equal()
         device_ids = [self.device.index] if self.device.type == "cuda" else None
         # gradients stay views of the flat buffer, so DDP may not replace them by views of its buckets;
-        # buffers of our networks are constants, and what says so has another name since torch 2.13
+        # buffers of our networks are constants; the argument that says so was renamed in torch 2.13
         known = inspect.signature(DistributedDataParallel).parameters
         buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
         constant: dict[str, Any] = {buffers: False}
@@ -93,16 +93,15 @@ class Overlapped(Strategy):
         return module
 
     def _form_buckets(self, module: DistributedDataParallel, net: nn.Module) -> None:
-        """Let DDP see a backward pass of nothing, in the order in which a real one meets the parameters. A collective.
+        """Show DDP an empty backward pass, in the order in which a real one reaches the parameters. A collective.
 
-        It forms its buckets anew behind the first pass of each start. A run that goes on would otherwise share its
-        first gradient out in another way than the run that was not interrupted, and the sum of three numbers depends
-        on their order.
+        DDP rebuilds its buckets after the first pass of each start. A resumed run would otherwise split its first
+        gradient differently from the uninterrupted run, and the sum of three numbers depends on their order.
         """
 
         def nothing() -> Tensor:
             total = torch.zeros((), dtype=self.flat.data.dtype, device=self.device)
-            for parameter in net.parameters():  # the one that is added last is met first
+            for parameter in net.parameters():  # the one added last is reached first
                 total = total + parameter.sum()
             return total
 

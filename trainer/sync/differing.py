@@ -1,5 +1,5 @@
-"""What strategies share whose replicas differ between exchanges: what they agree on, how far they are from it, and
-what each has alone."""
+"""What strategies share whose replicas differ between exchanges: the consensus, the drift from it, and each rank's
+own state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trainer.types import State
 
 
 class Differing(Strategy):
-    """A strategy whose ranks each have weights and moments of their own; `consensus` is what they stand for together.
+    """A strategy whose ranks each have weights and moments of their own; `consensus` is what they jointly represent.
 
     The target network follows the consensus, so it is the same on every rank, bit for bit.
     """
@@ -32,7 +32,7 @@ class Differing(Strategy):
         return self.wire.mean_(self.flat.data.detach().clone())
 
     def note_drift(self, consensus: Tensor) -> None:
-        """Remember how far this replica is from the consensus, relative to its length."""
+        """Record how far this replica is from the consensus, relative to the latter's norm."""
         drift = torch.linalg.vector_norm(self.flat.data.detach() - consensus) / torch.linalg.vector_norm(consensus)
         self._drift = drift if self._drift is None else torch.maximum(self._drift, drift)
 
@@ -50,12 +50,12 @@ class Differing(Strategy):
             self.target.data.data.lerp_(consensus, tau)
 
     def diverged(self) -> Tensor:
-        """Return 0, []: to differ is no fault here."""
+        """Return 0, []: differing is not a fault here."""
         return torch.zeros((), dtype=torch.int64, device=self.flat.data.device)
 
     @contextmanager
     def agreed(self) -> Iterator[None]:
-        """Within it the online network holds the consensus; behind it, this rank's own weights again. A collective."""
+        """Within it, the online network holds the consensus; after it, this rank's own weights again. A collective."""
         own = self.flat.data.detach().clone()
         self.flat.data.data.copy_(self.consensus())
         try:
@@ -84,7 +84,7 @@ class Differing(Strategy):
         self.clipped.load_state_dict(state["optimizer"])
 
     def _mean_moments(self, moments: State) -> State:
-        """Average what is flat; counts of steps are the same everywhere."""
+        """Average the flat moments; step counts are the same everywhere."""
         every = long_names(moments)
         return {name: self.wire.mean_(_copy(value)) if name in every else value for name, value in moments.items()}
 

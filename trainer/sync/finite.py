@@ -1,7 +1,7 @@
-"""What becomes of an update whose gradient is not finite: nothing is stepped, and nothing of it is kept.
+"""What happens to an update whose gradient is not finite: nothing is stepped, and nothing of it is kept.
 
-The norm behind the exchange tells it, with the same bits on every rank that shares the gradient, so all decide alike.
-On the CPU a number is read at no cost; a GPU is never waited for, there the decision stays in a tensor.
+The norm after the exchange decides, with the same bits on every rank that shares the gradient, so all decide alike.
+On the CPU reading a number costs nothing; a GPU is never waited for, so there the decision stays in a tensor.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor
 
 
 def refuses(norm: Tensor) -> bool:
-    """Whether a norm, [], is known to be not finite; never on a GPU, where nobody looks."""
+    """Whether a norm, [], is known to be non-finite; never on a GPU, where it is not read."""
     return norm.device.type == "cpu" and not math.isfinite(norm)
 
 
 def forget(kept: Iterable[Tensor], norm: Tensor) -> None:
-    """Fill with zeros what was kept of this gradient for later ones, if its norm, [], is not finite."""
+    """Zero what was kept of this gradient for later ones, if its norm, [], is not finite."""
     if norm.device.type != "cpu":
         bad = ~norm.isfinite()
         for values in kept:
@@ -30,11 +30,11 @@ def forget(kept: Iterable[Tensor], norm: Tensor) -> None:
 
 
 def step_if(fine: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """Step where `fine`, [], is set, and leave weights and moments as they are otherwise, without looking.
+    """Step if `fine`, [], is set, else leave weights and moments as they are, without reading it on the host.
 
-    Gradients are finite. Counts of steps go on where an optimizer keeps them on the host, which only RAdam minds.
+    Gradients must be finite. Step counts that an optimizer keeps on the host advance anyway; only RAdam minds.
     """
-    if optimizer.defaults.get("fused"):  # such a step can leave itself out, as it does for gradient scalers
+    if optimizer.defaults.get("fused"):  # such a step can skip itself, as it does for gradient scalers
         vars(optimizer)["found_inf"] = (~fine).to(torch.float32)
         optimizer.step()
         return

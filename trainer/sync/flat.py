@@ -1,6 +1,6 @@
 """One flat buffer for all parameters of a network and one for all gradients; the parameters become views of them.
 
-Then exchange, clip, optimizer and target update are one operation each, whatever the number of layers.
+Exchange, clip, optimizer and target update are then one operation each, whatever the number of layers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 _ALIGN = 16
-"""Elements to which parts are rounded up: a vector register's, so that each rounds as the same stretch of the whole."""
+"""Parts are rounded up to this many elements, a vector register's, so that each rounds like the whole does there."""
 
 
 class FlatParameters:
@@ -19,8 +19,8 @@ class FlatParameters:
 
     data: [P] all weights, an optimizer's only parameter, whose .grad is the flat gradient buffer. The module keeps
     working as before: its parameters and their gradients are views. Gradients must be zeroed in place.
-    level_of: parameter name -> number; those of one level are neighbours, levels stand in the order of their numbers.
-    parts: into so many equal stretches `whole` and `whole_grad` divide, which are data and gradient, padded behind.
+    level_of: parameter name -> number; parameters of a level are adjacent, levels in the order of their numbers.
+    parts: number of equal stretches of `whole` and `whole_grad`, which are data and gradient, padded at the end.
     """
 
     def __init__(self, module: nn.Module, level_of: Callable[[str], int] = lambda name: 0, parts: int = 1) -> None:
@@ -55,7 +55,7 @@ class FlatParameters:
         return [self.part(number) for number in range(len(self.whole) // self.each)]
 
     def part(self, number: int) -> slice:
-        """Return the stretch of the buffer that is part `number`; the last ones may be short, or empty."""
+        """Return the stretch of the buffer that is part `number`; the last ones may be short or empty."""
         total = self.data.numel()
         return slice(min(number * self.each, total), min((number + 1) * self.each, total))
 

@@ -1,4 +1,4 @@
-"""Norm, clip and step of the flat buffer as one compiled graph, for the optimizers whose formulas stand here."""
+"""Norm, clip and step of the flat buffer as one compiled graph, for the optimizers with a formula here."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class Formula(NamedTuple):
     """The step of one optimizer."""
 
     scalars: Callable[[float, float, State], list[float]]
-    """(lr, number of the step, settings) -> numbers of this step; a graph would find them anew for every few weights"""
+    """(lr, step number, settings) -> scalars of this step, which a graph would recompute for every few weights"""
     step: Callable[[Tensor, Tensor, Tensor, dict[str, Tensor], State], tuple[Tensor, dict[str, Tensor]]]
-    """(weights, gradient, those numbers, moments, settings) -> (new weights, new moments); nothing changes in place."""
+    """(weights, gradient, scalars, moments, settings) -> (new weights, new moments); nothing changes in place."""
 
 
 class FusedOptimizer(ClippedOptimizer):
-    """The same steps on the same moments, but for rounding, in two passes over the buffer: the norm, and all else.
+    """The same steps on the same moments, up to rounding, in two passes over the buffer: the norm, then all else.
 
-    It is the plain one where there are several levels or another optimizer, and until the first update, which makes
-    the moments. max_norm: what `step` will be told.
+    It falls back to the plain one with several levels or another optimizer, and for the first update, which makes
+    the moments. max_norm: what `step` will be called with.
     """
 
     def __init__(self, flat: FlatParameters, levels: Sequence[Level], *, max_norm: float, compiler: Compiler) -> None:
@@ -41,7 +41,7 @@ class FusedOptimizer(ClippedOptimizer):
             return
         self._optimizer, self._held, self._formula = first._optimizer, first._held, formula
         settings = self._optimizer.param_groups[0]
-        # of the step to come, handed to the graph without making a tensor each time
+        # of the next step, passed to the graph without making a tensor each time
         self._scalars = torch.tensor(formula.scalars(1.0, 1.0, settings), dtype=self._held.dtype)
         self._scalars_in = self._scalars.numpy()
         example = nn.Parameter(torch.zeros_like(self._held))
@@ -58,7 +58,7 @@ class FusedOptimizer(ClippedOptimizer):
         self._lr = lr * self.stretches[0].level.lr
 
     def step(self, max_norm: float, norm: Tensor | None = None) -> Tensor:
-        """Clip and step, or skip what is not finite; return the norm before the clip, []."""
+        """Clip and step, or skip what is not finite; return the norm before clipping, []."""
         if self._run is None or norm is not None or not (moments := self._optimizer.state.get(self._held)):
             return super().step(max_norm, norm)
         assert max_norm == self.max_norm
@@ -86,7 +86,7 @@ def graph(formula: Formula, names: Sequence[str], settings: dict[str, Any], max_
 
 
 def adam_scalars(lr: float, step: float, settings: State) -> list[float]:
-    """Return the size of the step and what the root of the second moment is multiplied by."""
+    """Return the step size and the factor on the root of the second moment."""
     first_decay, second_decay = settings["betas"]
     return [lr / (1 - first_decay**step), 1 / math.sqrt(1 - second_decay**step)]
 

@@ -1,4 +1,4 @@
-"""Gossip: no meeting of all; each update hands half of what a rank has to one neighbour, and takes half of another's.
+"""Gossip: no global exchange; each update sends half of what a rank has to one neighbour, and gets half of another's.
 
 Lian et al. 2017 on a ring; stochastic gradient push on the one-peer exponential graph: Assran et al. 2019.
 """
@@ -20,8 +20,8 @@ from trainer.types import State
 class Gossip(Differing):
     """Push-sum of weights x and a mass w: networks hold x / w, where gradients are taken (Assran et al., algorithm 1).
 
-    Sums of x and of w over the ranks never change by an exchange, whatever the ranks meet, so sum x / sum w is what
-    they converge to. distances: to which rank ahead each goes in turn; all take the same one, so that none is left out.
+    Exchanges never change the sums of x and of w over the ranks, whichever ranks meet, so networks converge to
+    sum x / sum w. distances: how far ahead the partner is, in turn; all ranks use the same one, so none is left out.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Gossip(Differing):
         self._turn = 0
 
     def step(self, max_norm: float) -> Tensor:
-        """Clip, step x by the gradient at x / w, meet the neighbours; return the norm of this rank's gradient, []."""
+        """Clip, step x by the gradient at x / w, exchange with neighbours; return this rank's gradient norm, []."""
         self.flat.data.data.mul_(self._mass)
         norm = self.clipped.step(max_norm)
         self._exchange()
@@ -49,7 +49,7 @@ class Gossip(Differing):
         return norm
 
     def _exchange(self) -> None:
-        """Replace x and w by half of one's own and half of what the neighbour had. A collective of two neighbours."""
+        """Replace x and w by half of this rank's and half of the neighbour's. A collective of two neighbours."""
         x, ranks = self.flat.data.data, self.wire.world_size
         if ranks == 1:
             return
@@ -90,6 +90,6 @@ def ring() -> Sequence[int]:
 def exponential(ranks: int) -> Sequence[int]:
     """Return the distances of the one-peer exponential graph: 1, 2, 4, ... below the number of ranks.
 
-    With a power of two as many exchanges as there are distances make the mean, exactly, of what stands still.
+    With a power of two, one exchange per distance gives the exact mean of values that do not change meanwhile.
     """
     return [2**k for k in range((ranks - 1).bit_length())]

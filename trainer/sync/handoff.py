@@ -1,8 +1,8 @@
 """A network cut by layers: activations go from rank to rank, gradients come back (GPipe, Huang et al. 2019).
 
 torch's `distributed.pipelining` runs forward and backward as one schedule, with the loss on the last stage. Here every
-rank has the loss, on outputs of three passes of which two have no gradient (targets, and the choice of Double), so the
-exchange is made of autograd functions: a forward pass is a call like any other, and `loss.backward()` does the rest.
+rank has the loss, on outputs of three passes, two of them without gradients (targets, and the choice of Double), so the
+exchange is made of autograd functions: a forward pass is an ordinary call, and `loss.backward()` does the rest.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ ALIKE = 1e-4
 
 
 class Handoff:
-    """What the ranks of one replica hand to each other; all of them run the same program on the same batches.
+    """The exchanges of the ranks of one replica, which all run the same program on the same batches.
 
-    wire: those ranks, in the order of their layers. A pass with gradients is followed by its backward before the next.
+    wire: those ranks, in the order of their layers. A pass with gradients needs its backward before the next pass.
     """
 
     def __init__(self, wire: Wire) -> None:
         self.wire, self.stage, self.stages = wire, wire.rank, wire.world_size
-        self._seen: Tensor | None = None  # [2] of this pass: sum and size of the gradient by the network's outputs
-        self._strange: Tensor | None = None  # [stages] updates in which a rank saw another gradient than the last one
+        self._seen: Tensor | None = None  # [2] of this pass: sum and size of the gradient w.r.t. the network's outputs
+        self._strange: Tensor | None = None  # [stages] updates in which a rank saw another gradient than the last rank
 
     @property
     def is_last(self) -> bool:
         return self.stage == self.stages - 1
 
     def arrive(self, empty: Tensor) -> Tensor:
-        """Return what the stage before hands over, shaped as `empty`; its gradient goes back there."""
+        """Return what the previous stage sends, shaped like `empty`; its gradient goes back there."""
         anchor = torch.zeros((), device=empty.device, requires_grad=True)
         received: Tensor = _Arrive.apply(anchor, empty, self)  # type: ignore[no-untyped-call]
         return received
 
     def leave(self, x: Tensor) -> Tensor:
-        """Hand `x` to the next stage; return what stands for it in the graph, [], until its gradient comes back."""
+        """Send `x` to the next stage; return its token in the graph, [], until its gradient comes back."""
         token: Tensor = _Leave.apply(x, self)  # type: ignore[no-untyped-call]
         return token
 
     def tell(self, out: Tensor, tokens: Sequence[Tensor]) -> Tensor:
-        """Give every stage the last one's `out`; on the others its gradient leads to the tokens."""
+        """Give every stage the last one's `out`; on the other stages its gradient leads to the tokens."""
         self.wire.broadcast_(out.detach(), self.stages - 1)
         told: Tensor = _Tell.apply(out, self, *tokens)  # type: ignore[no-untyped-call]
         return told
 
     def norm(self, part: Tensor) -> Tensor:
-        """Return the norm of the vector of which every stage has a part, []; note who did not see the same loss."""
+        """Return the norm of the vector spread over the stages, []; record which stages saw another loss."""
         norm: Tensor = torch.linalg.vector_norm(part)
         assert self._seen is not None, "behind a backward pass"
         norms, sums, sizes = self.wire.gather(torch.cat((norm[None], self._seen.to(norm.dtype)))).unbind(1)
@@ -65,15 +65,15 @@ class Handoff:
 
     @property
     def strange(self) -> Tensor | None:
-        """In how many updates each stage learned from another batch than the last one, [stages]."""
+        """In how many updates each stage learned from another batch than the last stage, [stages]."""
         return self._strange
 
     def note(self, grad: Tensor) -> None:
-        """Take note of the gradient by the outputs, which is the same on every stage if their batches are."""
+        """Record the gradient w.r.t. the outputs, which is the same on every stage if their batches are."""
         self._seen = torch.stack((grad.sum(), grad.abs().sum()))
 
     def join(self, mine: Tensor) -> Tensor | None:
-        """Return the flat parts of all stages one behind the other, on the CPU; None but on stage 0. A collective."""
+        """Return the flat parts of all stages concatenated, on the CPU; None except on stage 0. A collective."""
         sizes = self.wire.gather_objects(mine.numel())
         if self.stage > 0:
             self.wire.send(mine, 0)
@@ -85,7 +85,7 @@ class Handoff:
 
 
 class _Arrive(torch.autograd.Function):
-    """Forward: receive from the stage before. Backward: send it the gradient. The anchor makes it part of the graph."""
+    """Forward: receive from the previous stage. Backward: send it the gradient. The anchor puts it in the graph."""
 
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, empty: Tensor, handoff: Handoff) -> Tensor:
@@ -115,7 +115,7 @@ class _Leave(torch.autograd.Function):
 
 
 class _Tell(torch.autograd.Function):
-    """Forward: nothing more. Backward: to where the outputs came from, or wake those who wait for their gradients."""
+    """Forward: identity. Backward: to where the outputs came from, or to the tokens, which receive their gradients."""
 
     @staticmethod
     def forward(ctx: Any, out: Tensor, handoff: Handoff, *tokens: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """torch's optimizers without torch's compiler: their wrappers import Dynamo, which takes as long as torch itself.
 
 Every start of a rank would pay for it, though nothing here is compiled by Dynamo (`build/inductor.py` traces by
-torch.fx). What the wrappers say to it, to leave these methods alone, needs nobody to hear it.
+torch.fx). The wrappers only tell it to leave these methods alone, which is not needed here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _O = TypeVar("_O", bound=torch.optim.Optimizer)
 
 
 def lean(kind: type[_O]) -> type[_O]:
-    """Return a kind of optimizer with its methods as they are written; a step is made without gradients."""
+    """Return an optimizer class with its methods unwrapped; a step is made without gradients."""
     methods: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in _METHODS}
     methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
     return cast("type[_O]", type(kind.__name__, (kind,), methods))

@@ -20,9 +20,9 @@ from trainer.types import State
 
 
 class Outer:
-    """SGD with Nesterov momentum on what a round of local updates changed, theta - mean (DiLoCo, algorithm 1).
+    """SGD with Nesterov momentum on the change made by a round of local updates, theta - mean (DiLoCo, algorithm 1).
 
-    The anchor, where a round began, and the momentum are the same on every rank.
+    The anchor (the weights when a round began) and the momentum are the same on every rank.
     """
 
     def __init__(self, like: Tensor, lr: float, momentum: float) -> None:
@@ -31,12 +31,12 @@ class Outer:
         self._began = False
 
     def begin(self, weights: Tensor) -> None:
-        """Note where a round begins."""
+        """Record the weights when a round begins."""
         self._anchor.data.copy_(weights)
         self._began = True
 
     def end(self, mean: Tensor) -> Tensor:
-        """Return the weights behind a round whose replicas' mean is `mean`; that itself if its beginning is unknown."""
+        """Return the weights after a round whose replicas have mean `mean`; `mean` itself if the anchor is unknown."""
         if not self._began:  # resumed in the middle of a round that had no outer step
             return mean
         self._anchor.grad = self._anchor.detach() - mean
@@ -59,8 +59,8 @@ class Outer:
 class LocalSGD(Differing):
     """`local_after` updates with averaged gradients, then rounds of `period` local ones with the weights averaged.
 
-    node: the ranks that average their gradients at every update all the same; None: every rank is on its own.
-    outer: what makes new weights of the averaged ones; None: they are the new weights.
+    node: the ranks that average their gradients at every update anyway; None: every rank is on its own.
+    outer: makes the new weights from the averaged ones; None: they are the new weights.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class LocalSGD(Differing):
 
     @property
     def _gradients(self) -> Wire | None:
-        """Among whom gradients are averaged now; the same replica, bit for bit, within such a group."""
+        """The ranks to average gradients with now; within such a group replicas are the same, bit for bit."""
         return self.wire if self._together else self.node
 
     def gather(self, values: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class LocalSGD(Differing):
         return super().gather(values) if self._gradients is None else self._gradients.gather(values)
 
     def step(self, max_norm: float) -> Tensor:
-        """Average gradients where that is due, clip, step, average weights where that is due. A collective."""
+        """Average gradients if due, clip, step, average weights if due. A collective."""
         if self._gradients is not None:
             self._gradients.mean_(self.flat.grad)
         if not self._together:
@@ -115,7 +115,7 @@ class LocalSGD(Differing):
         self._local = 0
 
     def report(self) -> dict[str, float]:
-        """Count the traffic within a node apart: it is the cheaper one."""
+        """Count the traffic within a node separately: it is cheaper."""
         if self.node is None:
             return super().report()
         sent, self._reported_node = self.node.sent - self._reported_node, self.node.sent
@@ -127,7 +127,7 @@ class LocalSGD(Differing):
 
     def load_state_dict(self, state: State) -> None:
         super().load_state_dict(state)
-        if (mine := state.get("local_sgd")) is None:  # of a run that kept together in another way
+        if (mine := state.get("local_sgd")) is None:  # of a run with another sync kind
             return
         self._updates = mine["updates"]
         self._local = 0 if self._together else mine["local"]
@@ -138,18 +138,18 @@ class LocalSGD(Differing):
         return super().own_state() | {"equal": self._equal}
 
     def load_own_state(self, state: State) -> None:
-        """Restore what this rank alone had, unless ranks have to be equal now that were not then."""
+        """Restore what this rank alone had, unless ranks must be equal now that were not then."""
         if state["equal"] == self._equal:
             super().load_own_state(state)
 
     @property
     def _equal(self) -> list[int]:
-        """For how many updates all are equal, and how many neighbours always."""
+        """For how many updates all ranks are equal, and how many neighbours always are."""
         return [self.local_after, 1 if self.node is None else self.node.world_size]
 
 
 def node_wire(wire: Wire, ranks_per_node: int, timeout: float) -> Wire:
-    """Return the exchanges among the ranks of this one's node, where ranks are numbered node by node. A collective.
+    """Return the exchanges among the ranks of this node, with ranks numbered node by node. A collective.
 
     timeout: limit of a collective [s].
     """

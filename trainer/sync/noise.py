@@ -1,9 +1,9 @@
 """The gradient noise scale (McCandlish et al. 2018, "An Empirical Model of Large-Batch Training", appendix A.1).
 
-It is a batch size: far below it, twice the batch saves nearly half of the updates; far above it, more samples are
-wasted. It is measured for free: each rank has the gradient of its own part of the batch in front of the exchange, and
-that of the whole batch behind it. The expected square of either is |G|^2 + tr(Sigma) / samples, with the true gradient
-G and the covariance Sigma of one sample's.
+It is a batch size: far below it, doubling the batch saves nearly half of the updates; far above it, more samples are
+wasted. Measuring it is free: each rank has the gradient of its own part of the batch before the exchange, and that of
+the whole batch after it. The expected square of either is |G|^2 + tr(Sigma) / samples, with the true gradient G and
+the covariance Sigma of one sample's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from trainer.sync.wire import Wire
 from trainer.types import State
 
 DECAY = 0.999
-"""Of the running averages: each estimate alone is far too noisy, and the ratio of averages is less biased than an
+"""Of the running averages: single estimates are far too noisy, and the ratio of averages is less biased than an
 average of ratios."""
 
 
@@ -34,20 +34,20 @@ class NoiseScale:
         self._local: Tensor | None = None
 
     def before(self, grad: Tensor) -> None:
-        """Take note of this rank's gradient."""
+        """Record this rank's gradient."""
         self._local = torch.linalg.vector_norm(grad)
 
     def after(self, norm: Tensor) -> None:
-        """Take note of the norm of the mean gradient; one that is not finite leaves the averages where they are."""
+        """Record the norm of the mean gradient; one that is not finite leaves the averages unchanged."""
         assert self._local is not None
         squares = torch.stack((self._local, norm)).to(torch.float64).square_()
         self._squares.lerp_(torch.where(squares.isfinite().all(), squares, self._squares), 1 - DECAY)
         self._updates += 1
 
     def report(self) -> dict[str, float]:
-        """Return the estimates, the same on every rank: |G|^2, tr(Sigma), and the noise scale, their ratio, in rows.
+        """Return the estimates, the same on every rank: |G|^2, tr(Sigma), and their ratio, the noise scale, in rows.
 
-        The last one is left out where that of |G|^2 is not positive: noise hides the gradient altogether. A collective.
+        The last is left out if that of |G|^2 is not positive: noise hides the gradient altogether. A collective.
         """
         if self._updates == 0:
             return {}

@@ -15,11 +15,11 @@ from trainer.types import State
 
 
 class Delayed(Strategy):
-    """Applies the averaged gradient of the update before, then sends this one's on its way (delayed SGD, Langford et
+    """Applies the averaged gradient of the previous update, then sends this one's off (delayed SGD, Langford et
     al. 2009; the same pipeline as Pipe-SGD, Li et al. 2018).
 
-    The optimizer steps on a second gradient buffer, in which they travel: the network's own fills again meanwhile. The
-    first update applies nothing, and its norm is 0. Alone, nothing travels and nothing is late.
+    The optimizer steps on a second gradient buffer, in which they travel, while the network's own fills again. The
+    first update applies nothing, and its norm is 0. With a single rank, nothing travels and nothing is late.
     """
 
     def __init__(self, flat: FlatParameters, target: FlatParameters, levels: Sequence[Level], wire: Wire) -> None:
@@ -29,7 +29,7 @@ class Delayed(Strategy):
         self._arrived = False  # the mean of the last update's gradients is in the buffer
 
     def step(self, max_norm: float) -> Tensor:
-        """Step on the gradient before this one; return its norm, []. A collective."""
+        """Step on the previous gradient; return its norm, []. A collective."""
         if self.wire.world_size == 1:
             self._travelling.copy_(self.flat.grad)
             return self.clipped.step(max_norm)
@@ -40,7 +40,7 @@ class Delayed(Strategy):
         return norm
 
     def _arrive(self) -> None:
-        """Wait for the gradient that is under way."""
+        """Wait for the gradient in flight."""
         if self._pending is not None:
             with self.wire.spans("sync"):
                 self._pending.wait()
@@ -48,13 +48,13 @@ class Delayed(Strategy):
             self._pending, self._arrived = None, True
 
     def state_dict(self) -> State:
-        """Return what is the same on every rank: also the gradient that is not applied yet. A collective."""
+        """Return what is the same on every rank, including the gradient not yet applied. A collective."""
         self._arrive()
         pending = {"pending": self._travelling.clone()} if self._arrived else {}
         return super().state_dict() | pending
 
     def load_state_dict(self, state: State) -> None:
-        """Restore; a checkpoint of a run without delay has no gradient that waits, and a single rank applies none."""
+        """Restore; a checkpoint of a run without delay has no pending gradient, and a single rank applies none."""
         self._arrive()
         super().load_state_dict(state)
         self._arrived = "pending" in state and self.wire.world_size > 1

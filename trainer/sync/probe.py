@@ -1,4 +1,4 @@
-"""How fast two ranks of this machine meet, by each way that there is: for `lockstep doctor`, not for training."""
+"""How fast two ranks of this machine exchange data, in each possible way: for `lockstep doctor`, not for training."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from trainer.sync.shared import share
 
 Way = Literal["shared memory", "gloo", "nccl"]
 SMALL, LARGE = 4, 4 << 20
-"""Bytes of the all-reduces that tell latency and bandwidth."""
+"""Bytes of the all-reduces that measure latency and bandwidth."""
 _TIMES = {SMALL: 200, LARGE: 10}
 _PATIENCE = 0.2  # s
-_LIMIT = 20.0  # s for a process to begin, and for an exchange
+_LIMIT = 20.0  # s for a process to start, and for an exchange
 
 
 def backends() -> dict[str, str]:
-    """Return what torch can exchange tensors with, by name, and which version of it where it has one."""
+    """Return the backends that torch can exchange tensors with, by name, with their version if they have one."""
     found = {"gloo": ""} if dist.is_gloo_available() else {}
     if dist.is_nccl_available():
         there = torch.cuda.is_available()
@@ -44,7 +44,7 @@ class Met(NamedTuple):
 
 
 def meet(ways: list[Way], limit: float) -> dict[Way, Met]:
-    """Let two processes meet by each way; whatever goes wrong is told for the way where it did, within `limit` [s]."""
+    """Let two processes exchange data in each way, within `limit` [s] in all; report failures of each way."""
     found: dict[Way, Met] = {}
     context = multiprocessing.get_context("spawn")
     answers: Any = context.Queue()
@@ -107,7 +107,7 @@ def _measure(rank: int, way: Way, store: Path) -> Met:
 
 
 def _time(exchange: Callable[[Tensor], object], values: Tensor, times: int) -> float:
-    """Return the median time of an exchange [s], the first few left out."""
+    """Return the median time of an exchange [s], without the first few."""
     took = []
     for _ in range(times + 3):
         began = time.perf_counter()

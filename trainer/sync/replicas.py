@@ -10,7 +10,7 @@ from trainer.sync.wire import Wire
 
 
 class Replicas:
-    """The online weights of this rank, its target weights, and rank 0's as the measure of both."""
+    """The online weights of this rank, its target weights, and rank 0's as the reference for both."""
 
     def __init__(self, online: FlatParameters, target: FlatParameters, wire: Wire) -> None:
         self.online, self.target, self.wire = online, target, wire

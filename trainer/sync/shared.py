@@ -1,7 +1,7 @@
-"""Exchanges between ranks of one machine through memory that all of them see, for tensors on CPUs.
+"""Exchanges between ranks of one machine through shared memory, for tensors on CPUs.
 
-Over loopback sockets an all-reduce is a matter of being woken, a dozen times for two ranks, whatever its size. Here
-each rank looks for the others' marks itself, so that a small gradient takes as long as its copies. Everything is added
+Over loopback sockets the cost of an all-reduce is wake-ups, a dozen for two ranks, whatever its size. Here each rank
+polls the others' marks itself, so that a small gradient takes as long as its copies. Everything is added
 in the order of the ranks: the sum has the same bits on every rank.
 """
 
@@ -25,17 +25,17 @@ FOLDER = Path("/dev/shm")
 SMALL = 4096
 """Bytes of the largest gather."""
 _LINE = 64  # bytes of a cache line: marks of two ranks in one would slow both down
-_EAGER, _YIELDING = 100, 1e-3  # looks, s
-_NAPS = 0.02  # of the time waited so far: what looking costs stays small, and so does what is overslept
-_LONG_NAP = 0.001  # s, from which on a nap ends with the process that is waited for
-_ORDERED = ("x86_64", "AMD64")  # processors whose stores are seen in the order in which they were made
+_EAGER, _YIELDING = 100, 1e-3  # polls, s
+_NAPS = 0.02  # of the time waited so far: keeps the cost of polling small, and of oversleeping
+_LONG_NAP = 0.001  # s; longer naps also end when the awaited process ends
+_ORDERED = ("x86_64", "AMD64")  # processors whose stores are seen in the order they were made
 
 
 class SharedMemory:
     """A slot for each rank's values and one for their sum.
 
     memory: [bytes] the same on all ranks; capacity: bytes of a slot; timeout: how long a rank waits for another [s];
-    lives: rank -> a descriptor that is readable when its process has ended, where there is one.
+    lives: rank -> a descriptor that becomes readable when its process has ended, where there is one.
     """
 
     def __init__(
@@ -67,8 +67,8 @@ class SharedMemory:
     def sum_(self, values: Tensor) -> None:
         """Replace `values` by their sum over the ranks. A collective.
 
-        Each rank adds up its part of the elements. A slot is written again only by a rank that has left `_meet` a
-        second time, when everyone has read it; the sum, only behind the next `_meet`, when everyone has taken it.
+        Each rank sums its part of the elements. A slot is rewritten only by a rank that has left `_meet` a second
+        time, when everyone has read it; the sum only after the next `_meet`, when everyone has copied it.
         """
         flat = values.view(-1)
         count = len(flat)
@@ -104,13 +104,13 @@ class SharedMemory:
         self._meet()
 
     def notes(self, values: Tensor) -> bool:
-        """Whether `gather` takes them."""
+        """Whether `gather` takes these values."""
         return values.device.type == "cpu" and values.nbytes <= SMALL
 
     def gather(self, values: Tensor) -> Tensor:
         """Return every rank's few values, [K] -> [ranks, K]. A collective.
 
-        Two sets of slots in turn: who is here a second time knows that all have read those of the first.
+        Two sets of slots alternate: a rank that is here a second time knows that all have read those of the first.
         """
         self._noted += 1
         notes = self._notes[self._noted % 2, :, : values.nbytes].view(values.dtype)
@@ -127,7 +127,7 @@ class SharedMemory:
                 self._wait(other)
 
     def _wait(self, other: int) -> None:
-        """Look without a pause, then let others have the core, then nap: a rank that computes for long needs it."""
+        """Poll without a pause, then yield the core, then nap: a rank that computes for long needs it."""
         for _ in range(self._eager):
             if self._marks[other] >= self._turn:
                 return
@@ -142,7 +142,7 @@ class SharedMemory:
                 raise RuntimeError(f"rank {other} did not come to an exchange within {self.timeout:g} s")
 
     def _nap(self, seconds: float, other: int) -> None:
-        """Sleep. Raises RuntimeError as soon as the process of a rank has ended that has not come."""
+        """Sleep. Raises RuntimeError as soon as the process of the awaited rank has ended without coming."""
         if seconds < _LONG_NAP or other not in self._ends:
             time.sleep(seconds)
         elif self._ends[other].poll(1e3 * seconds) and self._marks[other] < self._turn:
@@ -150,10 +150,10 @@ class SharedMemory:
 
 
 def share(capacity: int, timeout: float, group: dist.ProcessGroup | None = None) -> SharedMemory | None:
-    """Return memory that the ranks of `group` share; None on all of them where any cannot have it. A collective.
+    """Return memory that the ranks of `group` share; None on all of them if any cannot have it. A collective.
 
-    They cannot where they are on several machines, or in containers of their own, or where there is not enough of it.
-    The name is gone as soon as all have opened it: nothing is left over, however they end.
+    They cannot if they are on several machines, or in separate containers, or if there is too little of it.
+    The name is removed as soon as all have opened it: nothing is left over, however they end.
     """
     rank, world_size = dist.get_rank(group), dist.get_world_size(group)
     capacity = -(-capacity // _LINE) * _LINE
@@ -177,13 +177,13 @@ def share(capacity: int, timeout: float, group: dist.ProcessGroup | None = None)
 
 
 def _place() -> tuple[str, int]:
-    """Return where this process has a number, and the number."""
+    """Return the PID namespace of this process, and its PID."""
     space = Path("/proc/self/ns/pid")
     return os.readlink(space) if space.is_symlink() else "", os.getpid()
 
 
 def _lives(places: Sequence[tuple[str, int] | None], rank: int) -> dict[int, int]:
-    """Return descriptors (Linux's pidfd) of the other ranks' processes, as far as they can be seen from here."""
+    """Return descriptors (Linux's pidfd) of the other ranks' processes, as far as they are visible from here."""
     found: dict[int, int] = {}
     for other, place in enumerate(places):
         if other != rank and place is not None and place[0] == _place()[0] != "" and hasattr(os, "pidfd_open"):
@@ -193,14 +193,14 @@ def _lives(places: Sequence[tuple[str, int] | None], rank: int) -> dict[int, int
 
 
 def _offer(size: int) -> tuple[Path | None, bytes]:
-    """Reserve that many zeroed bytes behind a secret by which others know that it is the same memory."""
+    """Reserve that many zeroed bytes, followed by a secret by which others recognise the memory."""
     secret = os.urandom(_LINE)
     try:
         handle, name = tempfile.mkstemp(prefix="lockstep-", dir=FOLDER)
     except OSError:
         return None, secret
     try:
-        os.posix_fallocate(handle, 0, size + _LINE)  # a page that is not there would end the process when touched
+        os.posix_fallocate(handle, 0, size + _LINE)  # touching a page that is not there would kill the process
         os.pwrite(handle, secret, size)
     except OSError:
         os.unlink(name)

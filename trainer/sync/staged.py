@@ -17,7 +17,7 @@ from trainer.types import State
 
 
 class Meeting(NamedTuple):
-    """Whom a rank meets where a replica is spread over several."""
+    """The groups of a rank whose replica is spread over several."""
 
     handoff: Handoff  # the ranks of its replica
     peers: Wire  # the ranks with the same layers, one of each replica
@@ -25,7 +25,7 @@ class Meeting(NamedTuple):
 
 
 def meet(everyone: Wire, stages: int, timeout: float) -> Meeting:
-    """Make groups of `stages` neighbours, a replica each, and of those with the same layers. A collective.
+    """Make groups of `stages` neighbours, a replica each, and of ranks with the same layers. A collective.
 
     timeout: limit of a collective [s].
     """
@@ -45,9 +45,9 @@ def _wires(everyone: Wire, groups: list[range], timeout: float) -> list[Wire]:
 
 
 class Staged(Strategy):
-    """All-reduce among the ranks that have the same layers, clip by the norm over all layers, step one's own.
+    """All-reduce among the ranks with the same layers, clip by the norm over all layers, step this rank's own.
 
-    begin: how many parameters stand in front of this rank's in the whole network.
+    begin: how many parameters come before this rank's in the whole network.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Staged(Strategy):
         return self.clipped.step(max_norm, self.handoff.norm(self.flat.grad))
 
     def diverged(self) -> Tensor:
-        """Return the elements that differ from replica 0's, and updates on unequal batches in a replica, [] int64."""
+        """Return how many elements differ from replica 0's, plus updates on unequal batches in a replica, [] int64."""
         strange = self.handoff.strange
         return super().diverged() if strange is None else super().diverged() + strange.sum()
 
@@ -89,7 +89,7 @@ class Staged(Strategy):
         return "; ".join(dict.fromkeys(note for theirs in told for note in theirs))
 
     def report(self) -> dict[str, float]:
-        """Count what goes from layer to layer apart: it has to be fast."""
+        """Count the traffic between layers separately: it has to be fast."""
         sent, self._reported_within = self.handoff.wire.sent - self._reported_within, self.handoff.wire.sent
         return super().report() | {"megabytes_sent_in_replica": sent / 1e6}
 
@@ -102,7 +102,7 @@ class Staged(Strategy):
         return {"optimizer": levels} if self.handoff.stage == 0 else {}
 
     def load_state_dict(self, state: State) -> None:
-        """Take this rank's share out of the moments of the whole network."""
+        """Load this rank's share of the moments of the whole network."""
         mine = slice(self.begin, self.begin + self.flat.data.numel())
         levels: State = {}
         for level, moments in state["optimizer"].items():

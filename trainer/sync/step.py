@@ -1,4 +1,4 @@
-"""What every strategy does once the gradients have met: clip, then step; by one optimizer or by one for each level.
+"""What every strategy does after the exchange: clip, then step, with one optimizer or one per level.
 
 A gradient that is not finite is skipped: weights, moments and counts stay as they are.
 """
@@ -32,7 +32,7 @@ class Level(NamedTuple):
 
 
 class Stretch:
-    """What is stepped here of one level: all of it, a part or nothing, with the optimizer that does it."""
+    """The part of a level that is stepped here (all, some or nothing), with its optimizer."""
 
     def __init__(self, level: Level, weights: Tensor, grad: Tensor, part: slice) -> None:
         self.level = level
@@ -42,7 +42,7 @@ class Stretch:
         self._held = nn.Parameter(weights[self.begin : self.end])
         self._mean = self._fresh if level.every == 1 else torch.zeros_like(self._fresh)  # what is stepped on
         self._held.grad = self._mean
-        self._updates = 0  # counted where they make a difference
+        self._updates = 0  # counted only where it matters
         self._optimizer = level.make(self._held)
 
     def set_lr(self, lr: float) -> None:
@@ -52,7 +52,7 @@ class Stretch:
     def step(self, fine: Tensor | None = None) -> None:
         """Take in the gradient of one update; step the weights where it is due.
 
-        fine: whether to, [], where it is not known here; the gradient is zero then where it is not set.
+        fine: whether to, [], if not known on the host; the gradient is zero if it is not set.
         """
         every = self.level.every
         if every > 1:
@@ -68,12 +68,12 @@ class Stretch:
             self._mean.zero_()
 
     def state_dict(self) -> State:
-        """Return the moments under the optimizer's own names, and the gradients that wait for a step."""
+        """Return the moments under the optimizer's own names, and the gradients waiting for a step."""
         state = dict(self._optimizer.state.get(self._held, {}))
         return state if self.level.every == 1 else state | {"waiting": self._mean, "updates": self._updates}
 
     def load_state_dict(self, state: State) -> None:
-        """Take this stretch's elements out of the state of the whole level; before the first step there are none."""
+        """Load this stretch's elements from the state of the whole level; before the first step there are none."""
         here = slice(self.begin - self.level.begin, self.end - self.level.begin)
         moments = {name: _cut(value, here) for name, value in state.items()}
         if self.level.every > 1:
@@ -84,7 +84,7 @@ class Stretch:
 
 
 class ClippedOptimizer:
-    """Optimizers on a flat buffer, with a clip of the global norm in front of them.
+    """Optimizers on a flat buffer, preceded by a clip of the global norm.
 
     part: the stretch of the buffer that is stepped here; None: all of it. grad: [P] the gradient that is stepped on;
     None: the network's own.
@@ -106,9 +106,9 @@ class ClippedOptimizer:
             stretch.set_lr(lr)
 
     def step(self, max_norm: float, norm: Tensor | None = None) -> Tensor:
-        """Scale the gradient to at most `max_norm`, step, and return the norm before the clip, [].
+        """Scale the gradient to at most `max_norm`, step, and return the norm before clipping, [].
 
-        Nothing is stepped if that norm is not finite. norm: of the whole gradient, where only a part of it is here;
+        Nothing is stepped if that norm is not finite. norm: of the whole gradient, if only a part of it is here;
         None: that of the buffer.
         """
         grad = self._grad[self.part]
@@ -131,13 +131,13 @@ class ClippedOptimizer:
         return {stretch.level.name: stretch.state_dict() for stretch in self.stretches}
 
     def load_state_dict(self, state: State) -> None:
-        """Restore the moments from those of the whole buffer, whatever part is stepped here."""
+        """Restore the moments from those of the whole buffer, whichever part is stepped here."""
         for stretch in self.stretches:
             stretch.load_state_dict(state[stretch.level.name])
 
 
 def _cut(value: Any, here: slice) -> Any:
-    """Return the elements of a moment that are `here`. Raises ValueError for what is none of so many weights."""
+    """Return the elements `here` of a moment. Raises ValueError if it has another number of weights."""
     if isinstance(value, Tensor):
         part = value[here] if value.dim() else value
         if value.dim() and part.shape != (here.stop - here.start,):
@@ -149,5 +149,5 @@ def _cut(value: Any, here: slice) -> Any:
 
 
 def long_names(state: State) -> list[str]:
-    """Return the names of what has a number for each weight, in the state of a stretch."""
+    """Return the names of what has a number per weight, in the state of a stretch."""
     return sorted(name for name, value in state.items() if isinstance(value, Tensor) and value.dim())

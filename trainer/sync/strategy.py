@@ -1,4 +1,4 @@
-"""What every way to keep replicas together shares. A strategy overrides what it does differently."""
+"""What all ways to keep replicas in sync share. A strategy overrides what it does differently."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Strategy:
         raise NotImplementedError
 
     def gather(self, values: Tensor) -> Tensor:
-        """Return every rank's few numbers, [K] -> [ranks, K]. A collective."""
+        """Gather every rank's few `values`, [K] -> [ranks, K]. A collective."""
         return self.wire.gather(values)
 
     def refresh(self, tau: float) -> None:
@@ -58,7 +58,7 @@ class Strategy:
         return self.replicas.blame()
 
     def agreed(self) -> AbstractContextManager[None]:
-        """Within it the online network holds what the ranks agree on: here, what it holds anyway. A collective."""
+        """Within it, the online network holds what the ranks agree on: here, what it holds anyway. A collective."""
         return nullcontext()
 
     def report(self) -> dict[str, float]:
@@ -74,8 +74,8 @@ class Strategy:
         self.clipped.load_state_dict(state["optimizer"])
 
     def own_state(self) -> State:
-        """Return what this rank alone has, as copies; it is restored where the number of ranks is the same."""
+        """Return copies of what this rank alone has; restored if the number of ranks is the same."""
         return {}
 
     def load_own_state(self, state: State) -> None:
-        """Restore what this rank alone had, behind all else; without a call the strategy starts from what is agreed."""
+        """Restore what this rank alone had, after all else; without a call the strategy starts from what is agreed."""

@@ -1,4 +1,4 @@
-"""The exchanges of one rank with its peers: timed, counted, and nothing at all where there are no peers."""
+"""The exchanges of one rank with its peers: timed, counted, and no-ops without peers."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from trainer.sync.shared import SharedMemory
 
 
 class Pending(Protocol):
-    """An exchange under way."""
+    """An exchange in flight."""
 
     def wait(self) -> object: ...
 
 
 class Wire:
-    """Collectives over `group` (None: all ranks), the frequent ones through `shared` memory where there is some.
+    """Collectives over `group` (None: all ranks), the frequent ones through `shared` memory if there is any.
 
-    sent: bytes that this rank put on the wire so far, if every collective is the ring algorithm's: an all-reduce of n
-    bytes over p ranks sends 2 n (p-1)/p from each, reduce-scatter, all-gather, broadcast and reduce half of that. What
-    goes through shared memory is counted as if it went over a wire.
+    sent: bytes that this rank has put on the wire, if every collective uses the ring algorithm: an all-reduce of n
+    bytes over p ranks sends 2 n (p-1)/p from each, reduce-scatter, all-gather, broadcast and reduce half of that.
+    Traffic through shared memory counts as if it went over a wire.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Wire:
 
     def mean_(self, values: Tensor) -> Tensor:
         """Replace `values` by their mean over the ranks."""
-        if self.world_size > 1:  # alone, gloo's own hand-over would cost 10% of an update
+        if self.world_size > 1:  # with one rank, gloo's own overhead would cost 10% of an update
             with self.spans.exchanging("all-reduce", values.nbytes):
                 if self.shared is not None and self.shared.fits(values):
                     self.note_sum(values.nbytes)
@@ -51,14 +51,14 @@ class Wire:
         return values
 
     def start_sum(self, values: Tensor) -> Pending:
-        """Begin to replace `values` by their sum over the ranks; they may be touched again behind `wait`."""
+        """Start replacing `values` by their sum over the ranks; they must not be touched before `wait`."""
         self.note_sum(values.nbytes)
         self.spans.exchanging("all-reduce", values.nbytes)  # a span opens only where it is waited for
         work: Pending = dist.all_reduce(values, group=self.group, async_op=True)
         return work
 
     def mean_at(self, root: int, values: Tensor) -> None:
-        """Replace `values` of rank `root` by their mean over the ranks; everyone else's are spent."""
+        """Replace `values` of rank `root` by their mean over the ranks; everyone else's become undefined."""
         if self.world_size > 1:
             self._count(values.nbytes)
             with self.spans.exchanging("reduce", values.nbytes):
@@ -77,7 +77,7 @@ class Wire:
         return values
 
     def send(self, values: Tensor, to: int) -> None:
-        """Hand `values` to rank `to` of the group, which waits for them with `receive_`."""
+        """Send `values` to rank `to` of the group, which waits for them with `receive_`."""
         self.sent += values.nbytes
         with self.spans.exchanging(f"send to rank {to}", values.nbytes):
             dist.send(self._passable(values), group=self.group, group_dst=to)
@@ -87,10 +87,10 @@ class Wire:
         take = self._passable(values)
         with self.spans.exchanging(f"receive from rank {source}", values.nbytes):
             dist.recv(take, group=self.group, group_src=source)
-        return values.copy_(take)  # onto itself: nothing
+        return values.copy_(take)  # onto itself: a no-op
 
     def gather_objects(self, value: Any) -> list[Any]:
-        """Return every rank's object, in the order of ranks; for checkpoints and logs, and not counted."""
+        """Return every rank's object, in the order of ranks; for checkpoints and logs, not counted."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -111,7 +111,7 @@ class Wire:
         return torch.stack(everyone)
 
     def pass_on(self, values: Tensor, ahead: int, behind: int, received: Tensor) -> Tensor:
-        """Hand `values` to rank `ahead` of the group while `received` is filled by rank `behind`; return `received`."""
+        """Send `values` to rank `ahead` of the group while `received` is filled by rank `behind`; return `received`."""
         self.sent += values.nbytes
         give, take = self._passable(values), self._passable(received)
         with self.spans.exchanging("exchange with neighbours", values.nbytes):
@@ -119,10 +119,10 @@ class Wire:
             receive = dist.P2POp(dist.irecv, take, group=self.group, group_peer=behind)
             for work in dist.batch_isend_irecv([send, receive]):
                 work.wait()
-        return received.copy_(take)  # onto itself: nothing
+        return received.copy_(take)  # onto itself: a no-op
 
     def exchange(self, values: Tensor) -> Tensor:
-        """Return what every rank has for this one: row i goes to rank i, and the answer's row i is from there."""
+        """Return what every rank has for this one: row i goes to rank i, and row i of the result comes from there."""
         if self.world_size == 1:
             return values
         received = torch.empty_like(values)
@@ -132,10 +132,10 @@ class Wire:
         return received
 
     def scatter_mean_(self, values: Tensor) -> None:
-        """Replace this rank's equal part of `values` by its mean over the ranks; the rest of it is spent.
+        """Replace this rank's equal part of `values` by its mean over the ranks; the rest of it becomes undefined.
 
-        gloo has no reduce-scatter of its own: torch makes it from an all-reduce and a copy, which is done here without
-        the copy, and counted as what it is.
+        gloo has no reduce-scatter: torch emulates it by an all-reduce and a copy. Here it is done without the copy,
+        and counted as what it is.
         """
         if self.world_size == 1:
             return
@@ -159,9 +159,9 @@ class Wire:
                     _call("all_gather_single", "all_gather_into_tensor")(values, self._part(values), group=self.group)
 
     def norm(self, part: Tensor) -> Tensor:
-        """Return the norm of the vector of which every rank has a part, []."""
+        """Return the norm of the vector spread over the ranks, []."""
         norm: Tensor = torch.linalg.vector_norm(part)
-        if self.world_size > 1:  # alone, the root of the square of a number is not always that number
+        if self.world_size > 1:  # with one rank, the root of a squared number is not always that number
             norm = torch.linalg.vector_norm(self.gather(norm[None]))
         return norm
 
@@ -170,14 +170,14 @@ class Wire:
         return mine
 
     def _passable(self, values: Tensor) -> Tensor:
-        """Return `values` where one rank can pass them to another; gloo, with ranks that share a GPU: on the host."""
+        """Return `values` where ranks can send them: on the host for gloo, which ranks that share a GPU use."""
         return values.cpu() if values.is_cuda and not self._by_nccl(values) else values
 
     def _by_nccl(self, values: Tensor) -> bool:
         return f"{values.device.type}:nccl" in dist.get_backend_config(self.group)
 
     def note_sum(self, nbytes: int) -> None:
-        """Count an all-reduce that someone else (DDP) does."""
+        """Count an all-reduce done elsewhere (by DDP)."""
         self._count(2 * nbytes)
 
     def _count(self, nbytes: float) -> None:

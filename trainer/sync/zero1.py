@@ -1,4 +1,4 @@
-"""Gradients averaged at every update, optimizer state shared out over the ranks (ZeRO stage 1)."""
+"""Gradients averaged at every update, optimizer state sharded over the ranks (ZeRO stage 1)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from trainer.types import State
 
 
 class ShardedOptimizer(Strategy):
-    """Every rank averages, clips and steps its own part of the buffer, then shows it to all (Rajbhandari et al. 2020).
+    """Every rank averages, clips and steps its own part of the buffer, then sends it to all (Rajbhandari et al. 2020).
 
-    clipped: steps this rank's part, `flat.part(rank)`. The same numbers as an all-reduce, 1/ranks of its moments.
+    clipped: steps this rank's part, `flat.part(rank)`. The same numbers as an all-reduce, with 1/ranks of its moments.
     """
 
     capturable = True
@@ -35,7 +35,7 @@ class ShardedOptimizer(Strategy):
     def state_dict(self) -> State:
         """Return what is the same on every rank: the joined moments, in the format of one optimizer. A collective.
 
-        One buffer at a time is joined on the device; how many there are follows from the optimizers' kinds.
+        One buffer at a time is joined on the device; their number follows from the optimizers' kinds.
         """
         state = self.clipped.state_dict()
         stretches = [(stretch, long_names(state[stretch.level.name])) for stretch in self.clipped.stretches]

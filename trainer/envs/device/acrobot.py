@@ -12,7 +12,7 @@ DT, GRAVITY = 0.2, 9.8
 MASS, LENGTH, CENTER, INERTIA = 1.0, 1.0, 0.5, 1.0  # of both links
 MAX_SPEED_1, MAX_SPEED_2 = 4 * math.pi, 9 * math.pi
 WRAPS = 3
-"""Turns that an angle may lie beyond [-pi, pi] behind a step; speeds and torque bring it less than two further."""
+"""Turns by which an angle may lie beyond [-pi, pi] after a step; speeds and torque add less than two."""
 
 
 class State(NamedTuple):
@@ -20,7 +20,7 @@ class State(NamedTuple):
 
 
 class Acrobot:
-    """The rules of `Game`."""
+    """Acrobot's rules, as a `Game`."""
 
     actions: tuple[int, ...] = (0, 1, 2)
     obs_shape: tuple[int, ...] = (6,)
@@ -30,7 +30,7 @@ class Acrobot:
     reset_draws, step_draws = 4, 0
 
     def reset(self, draws: Tensor) -> State:
-        return State((draws.double() * 0.2 - 0.1).float().double())  # Gymnasium begins in single precision
+        return State((draws.double() * 0.2 - 0.1).float().double())  # Gymnasium starts in single precision
 
     def step(self, state: State, action: Tensor, draws: Tensor) -> tuple[State, Tensor, Tensor]:
         torque = (action - 1).double()
@@ -52,7 +52,7 @@ class Acrobot:
 
 
 def derivative(y: Tensor, torque: Tensor) -> Tensor:
-    """Return how fast angles and velocities change, [N, 4]."""
+    """Return the time derivatives of angles and velocities, [N, 4]."""
     theta_1, theta_2, dtheta_1, dtheta_2 = y.unbind(1)
     cosine, sine = theta_2.cos(), theta_2.sin()
     d1 = MASS * CENTER**2 + MASS * (LENGTH**2 + CENTER**2 + 2 * LENGTH * CENTER * cosine) + 2 * INERTIA

@@ -1,6 +1,6 @@
 """MinAtar's Asterix (Young and Tian 2019): the same rules, cell by cell.
 
-Each of the eight things has a row of its own, so the player meets one of them at most, and their order does not matter.
+Each of the eight things has its own row, so the player meets at most one of them, and their order does not matter.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class State(NamedTuple):
     player_y: Tensor
     x: Tensor  # [N, 8] int32, of the thing in row i + 1
     right: Tensor  # [N, 8] bool, its direction
-    gold: Tensor  # [N, 8] bool: a treasure; else an enemy
+    gold: Tensor  # [N, 8] bool: gold; else an enemy
     there: Tensor  # [N, 8] bool
-    spawn_speed: Tensor  # [N] int32, from here on
+    spawn_speed: Tensor  # [N] int32, like all below
     spawn_timer: Tensor
     move_speed: Tensor
     move_timer: Tensor
@@ -33,7 +33,7 @@ class State(NamedTuple):
 
 
 class Asterix:
-    """The rules of `Game`."""
+    """Asterix's rules, as a `Game`."""
 
     actions: tuple[int, ...] = (NONE, LEFT, UP, RIGHT, DOWN)
     obs_shape: tuple[int, ...] = (4, SIDE, SIDE)
@@ -81,13 +81,13 @@ class Asterix:
         return after, reward.float(), caught
 
     def _free_slot(self, there: Tensor, draw: Tensor) -> Tensor:
-        """Return one of the free rows, [N, 8] with one set at most, all as likely."""
+        """Return one of the free rows, [N, 8] with at most one set, all equally likely."""
         free = ~there
         rank = free.cumsum(1, dtype=torch.int32)
         return free & (rank - 1 == below(draw, rank[:, -1])[:, None])
 
     def _ramped(self, state: State) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return spawn speed, move speed, ramp timer and index behind this step."""
+        """Return spawn speed, move speed, ramp timer and index after this step."""
         spawn_speed, move_speed, timer, index = state.spawn_speed, state.move_speed, state.ramp_timer, state.ramp_index
         if not self.ramping:
             return spawn_speed, move_speed, timer, index

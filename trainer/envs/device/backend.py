@@ -1,4 +1,4 @@
-"""Games of tensors as a backend: everything, chance included, happens on the device, and nothing waits for it."""
+"""Games of tensors as a backend: everything, chance included, happens on the device without waiting for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trainer.types import State, Timestep
 class DeviceBackend:
     """A `Backend` of games whose step is one function of tensors, with one random stream, seeded with seeds[0].
 
-    A stream on a GPU says other numbers than one on a CPU. `step` may be replaced by a graph that does the same.
+    A GPU's stream yields other numbers than a CPU's. `step` may be replaced by an equivalent graph.
     """
 
     stack = 1
@@ -52,7 +52,7 @@ class DeviceBackend:
         self._random = torch.Generator(device=device).manual_seed(seeds[0])
         self._no = torch.zeros(num_envs, dtype=torch.bool, device=device)
         self._lanes = opened(self._game, self._no.int(), torch.zeros(num_envs, self._game.reset_draws, device=device))
-        self._draws = torch.empty(num_envs, self._columns, device=device)  # of a step, which leaves nothing of them
+        self._draws = torch.empty(num_envs, self._columns, device=device)  # of one step, which keeps none of them
         self._action: Tensor | None = None
 
     def reset(self) -> Timestep:
@@ -72,7 +72,7 @@ class DeviceBackend:
         return Timestep(obs, reward, terminated, truncated, self._no, self._no, final_obs)
 
     def example(self) -> tuple[Tensor, ...]:
-        """Return arguments such as those of a step, none of them the same tensor: a tracer would take them for one."""
+        """Return arguments like those of a step, all distinct tensors: a tracer would merge equal ones."""
         draws = torch.zeros(self.num_envs, self._columns, device=self.device)
         return tuple(tensor.clone() for tensor in self._given(self._no.long(), draws))
 
@@ -107,7 +107,7 @@ class DeviceBackend:
         self._random.set_state(state["generator"])
 
     def render(self) -> NDArray[Any] | None:
-        """Return env 0 of a board game, drawn as MinAtar's are; the others cannot be drawn."""
+        """Return a picture of env 0 of a board game, drawn as MinAtar's are; None for the others."""
         if len(self.obs_shape) != 3:
             return None
         return picture(self._game.observe(self._lanes.game)[0].permute(1, 2, 0).cpu().numpy())

@@ -1,6 +1,6 @@
 """MinAtar's Breakout (Young and Tian 2019): the same rules, cell by cell.
 
-The ball's four directions are two flags, and its three kinds of bounce turn one of them, or both.
+The ball's four directions are two flags, and its three kinds of bounce flip one of them, or both.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class State(NamedTuple):
 
 
 class Breakout:
-    """The rules of `Game`; difficulty does not ramp in this one."""
+    """Breakout's rules, as a `Game`; difficulty does not ramp here."""
 
     actions: tuple[int, ...] = (NONE, LEFT, RIGHT)
     obs_shape: tuple[int, ...] = (4, SIDE, SIDE)

@@ -19,7 +19,7 @@ class State(NamedTuple):
 
 
 class CartPole:
-    """The rules of `Game`; sutton_barto_reward: 0 for every step and -1 for the fall, instead of 1."""
+    """CartPole's rules, as a `Game`; sutton_barto_reward: 0 per step and -1 for the fall, instead of 1."""
 
     actions: tuple[int, ...] = (0, 1)
     obs_shape: tuple[int, ...] = (4,)

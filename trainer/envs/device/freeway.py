@@ -1,6 +1,6 @@
 """MinAtar's Freeway (Young and Tian 2019): the same rules, cell by cell.
 
-Each car has a row of its own, so the chicken meets one of them at most, and their order does not matter.
+Each car has its own row, so the chicken meets at most one of them, and their order does not matter.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ class State(NamedTuple):
     terminate_timer: Tensor  # [N] int32
     x: Tensor  # [N, 8] int32, of the car in row i + 1
     timer: Tensor  # [N, 8] int32
-    speed: Tensor  # [N, 8] int32, signed: moves once in so many steps
+    speed: Tensor  # [N, 8] int32, signed: steps per move
 
 
 class Freeway:
-    """The rules of `Game`; difficulty does not ramp in this one."""
+    """Freeway's rules, as a `Game`; difficulty does not ramp here."""
 
     actions: tuple[int, ...] = (NONE, UP, DOWN)
     obs_shape: tuple[int, ...] = (7, SIDE, SIDE)
     obs_dtype = torch.bool
-    limit: int | None = None  # it ends itself, by termination
+    limit: int | None = None  # the game ends itself, by termination
     sticky = 0.1
     reset_draws = step_draws = CARS
 
@@ -69,6 +69,6 @@ class Freeway:
 
 
 def speeds(draws: Tensor) -> Tensor:
-    """Return -5, ..., -1 or 1, ..., 5 for each car, all as likely."""
+    """Return -5, ..., -1 or 1, ..., 5 for each car, all equally likely."""
     which = below(draws, 2 * SPEEDS)
     return torch.where(which < SPEEDS, -which - 1, which - SPEEDS + 1)

@@ -1,7 +1,7 @@
-"""What a game is here: its rules as pure functions of tensors, for N boards at once.
+"""A game: its rules as pure functions of tensors, for N boards at once.
 
-No branch looks at a number, no shape depends on one and nothing is changed in place, so that a step waits for no device
-and can be traced as one graph. Chance comes in from outside, as columns of numbers in [0, 1).
+No branch looks at a value, no shape depends on one and nothing is changed in place, so that a step waits for no device
+and can be traced as one graph. Chance comes from outside, as columns of numbers in [0, 1).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 S = TypeVar("S", bound=tuple[Tensor, ...])
 SIDE = 10
 CELLS = SIDE * SIDE
-"""MinAtar's boards are 10 x 10; a cell is a number, 10 y + x."""
+"""MinAtar's boards are 10 x 10; a cell is the number 10 y + x."""
 NONE, LEFT, UP, RIGHT, DOWN, FIRE = range(6)
 """MinAtar's actions."""
 
@@ -22,13 +22,13 @@ NONE, LEFT, UP, RIGHT, DOWN, FIRE = range(6)
 class Game(Protocol[S]):
     """The rules; a state is a NamedTuple of tensors [N, ...]."""
 
-    actions: tuple[int, ...]  # what the game calls the actions that an agent may take
+    actions: tuple[int, ...]  # the game's own names for the actions that an agent may take
     obs_shape: tuple[int, ...]
     obs_dtype: torch.dtype
     limit: int | None  # steps until an episode is cut
-    sticky: float  # probability that the action before is repeated, unless the user states one
-    reset_draws: int  # how many columns of chance `reset` takes
-    step_draws: int  # and `step`
+    sticky: float  # probability that the previous action is repeated, unless the user states one
+    reset_draws: int  # number of columns of chance for `reset`
+    step_draws: int  # and for `step`
 
     def reset(self, draws: Tensor) -> S:
         """Return the states in which episodes begin; draws [N, reset_draws]."""
@@ -37,16 +37,16 @@ class Game(Protocol[S]):
         """Return the next states, reward [N] float32 and terminated [N]; action [N] int32, draws [N, step_draws]."""
 
     def observe(self, state: S) -> Tensor:
-        """Return what is seen of the states, [N, *]."""
+        """Return the observations of the states, [N, *]."""
 
 
 def number(draws: Tensor, value: int, *shape: int) -> Tensor:
-    """Return one int32 for all boards, [N, *shape]."""
+    """Return `value` as int32 for all boards, [N, *shape]."""
     return draws.new_full((len(draws), *shape), value, dtype=torch.int32)
 
 
 def flag(draws: Tensor, value: bool, *shape: int) -> Tensor:
-    """Return one truth value for all boards, [N, *shape]."""
+    """Return `value` as bool for all boards, [N, *shape]."""
     return draws.new_full((len(draws), *shape), value, dtype=torch.bool)
 
 
@@ -71,26 +71,26 @@ def inside(x: Tensor) -> Tensor:
 
 
 def first(which: Tensor) -> Tensor:
-    """Return which [N, K] with the first of each row alone set, if any is."""
+    """Return `which` [N, K] with only the first set entry of each row."""
     place = torch.arange(which.shape[1], device=which.device, dtype=torch.int32)
     return which & (place == torch.where(which, place, which.shape[1]).amin(1, keepdim=True))
 
 
 def last(which: Tensor) -> Tensor:
-    """Return which [N, K] with the last of each row alone set, if any is."""
+    """Return `which` [N, K] with only the last set entry of each row."""
     place = torch.arange(which.shape[1], device=which.device, dtype=torch.int32)
     return which & (place == torch.where(which, place, -1).amax(1, keepdim=True))
 
 
 def lookup(board: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Return what boards [N, 10, 10] have at one cell each, [N]."""
+    """Return the entries of boards [N, 10, 10] at one cell each, [N]."""
     return board.flatten(1).gather(1, (SIDE * y + x).long()[:, None]).squeeze(1)
 
 
 def paint(channels: int, *things: tuple[int, Tensor, Tensor | None]) -> Tensor:
-    """Return boards [N, channels, 10, 10] with a cell set for each thing that is there.
+    """Return boards [N, channels, 10, 10] with a cell set for each thing that is present.
 
-    A thing is a channel, the cell [N] or [N, K], and whether it is there, of the same shape; None: it always is.
+    A thing is a channel, the cell [N] or [N, K], and whether it is present, of the same shape; None: always.
     """
     nowhere = channels * CELLS
     cells = []

@@ -1,4 +1,4 @@
-"""From an id to the rules of a game."""
+"""From an environment id to the rules of a game."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainer.envs.device.seaquest import Seaquest
 from trainer.envs.device.space_invaders import SpaceInvaders
 
 CONTROL = ("CartPole-v0", "CartPole-v1", "Acrobot-v1", "MountainCar-v0")
-GAMES: dict[str, Callable[[bool], Game[Any]]] = {  # MinAtar's, by whether difficulty ramps
+GAMES: dict[str, Callable[[bool], Game[Any]]] = {  # MinAtar's, given whether difficulty ramps
     "Asterix": Asterix,
     "Breakout": lambda ramping: Breakout(),  # in which it never does
     "Freeway": lambda ramping: Freeway(),
@@ -28,10 +28,10 @@ IDS = (*CONTROL, *(f"MinAtar/{name}-{version}" for name in GAMES for version in 
 
 
 def make_game(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Game[Any], int | None]:
-    """Return the rules of one of IDS and the number of steps after which an episode is cut; kwargs as its original's.
+    """Return the rules of one of IDS and the step limit of its episodes; kwargs as for the original.
 
     Raises:
-        ValueError: it takes no such argument, or no such value of it.
+        ValueError: an unknown argument, or a bad value of one.
     """
     rest = dict(kwargs)
     limit = take_limit(rest, None)
@@ -54,7 +54,7 @@ def make_game(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Game[Any], int | 
 
 
 def _flag(kwargs: dict[str, Any], name: str, default: bool) -> bool:
-    """Take a truth value out of kwargs. Raises ValueError for what is none."""
+    """Pop a bool from kwargs. Raises ValueError if it is not one."""
     value = kwargs.pop(name, default)
     if not isinstance(value, bool):
         raise ValueError(f"{name} {value}: true or false is needed")
@@ -62,7 +62,7 @@ def _flag(kwargs: dict[str, Any], name: str, default: bool) -> bool:
 
 
 def _number(kwargs: dict[str, Any], name: str, default: float) -> float:
-    """Take a number out of kwargs. Raises ValueError for what is none."""
+    """Pop a number from kwargs. Raises ValueError if it is not one."""
     value = kwargs.pop(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name} {value}: a number is needed")

@@ -16,7 +16,7 @@ class State(NamedTuple):
 
 
 class MountainCar:
-    """The rules of `Game`; goal_velocity: the least velocity at which the goal counts."""
+    """MountainCar's rules, as a `Game`; goal_velocity: the least velocity at which the goal counts."""
 
     actions: tuple[int, ...] = (0, 1, 2)
     obs_shape: tuple[int, ...] = (2,)

@@ -1,11 +1,11 @@
 """MinAtar's Seaquest (Young and Tian 2019): the same rules, cell by cell, in the order of the original's lists.
 
-What are lists there are slots here, the oldest first; something new pushes the oldest slot out, which is empty by then:
-- The player shoots every 5th step at most, and a bullet is off the board in the 10th: 2 slots.
+The original's lists are slots here, oldest first; a new entry pushes out the oldest slot, which is empty by then:
+- The player shoots at most every 5th step, and a bullet is off the board in its 10th: 2 slots.
 - Divers come every 30th step and leave in their 60th: 2 slots.
-- Enemies come every step at most. By then they move every 3rd step, and leave in their 30th: 30 slots, fish and
+- Enemies come at most once a step. At that rate they move every 3rd step, and leave in their 30th: 30 slots, fish and
   submarines together, which keeps the order of both.
-- Enemy bullets do not count, they only hit: where two would lie in one cell, one is enough. They are two boards.
+- Enemy bullets are not counted, they only hit: where two would share a cell, one is enough. They are two boards.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class State(NamedTuple):
     y: Tensor
     way: Tensor  # [N] int32, 1: right, -1: left
     oxygen: Tensor  # [N] int32
-    aboard: Tensor  # [N] int32 divers; below 0 behind a full rescue, as in the original
+    aboard: Tensor  # [N] int32 divers; negative after a full rescue, as in the original
     surfaced: Tensor  # [N] bool
     shot_timer: Tensor  # [N] int32
     spawn_speed: Tensor
@@ -62,7 +62,7 @@ class State(NamedTuple):
 
 
 class Seaquest:
-    """The rules of `Game`."""
+    """Seaquest's rules, as a `Game`."""
 
     actions: tuple[int, ...] = (NONE, LEFT, UP, RIGHT, DOWN, FIRE)
     obs_shape: tuple[int, ...] = (10, SIDE, SIDE)
@@ -126,7 +126,7 @@ class Seaquest:
         return after, reward.float(), lost
 
     def _enemy(self, state: State, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Return enemies with a new one, where none of its row swims the other way, and whether it was time for one."""
+        """Return enemies with a new one, unless one in its row swims the other way, and whether one was due."""
         spawns = state.spawn_timer == 0
         from_left, kind = draws[:, 0] < 1 / 2, torch.where(draws[:, 1] < 1 / 3, SUB, FISH).int()
         x, y, forward = (SIDE - 1) * (~from_left).int(), 1 + below(draws[:, 2], DEEPEST), way(from_left)
@@ -136,7 +136,7 @@ class Seaquest:
         return pushed(state.enemies, spawns & ~blocked, new), spawns
 
     def _diver(self, state: State, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Return divers with a new one, and whether it was time for one."""
+        """Return divers with a new one if one was due, and whether it was."""
         arrives = state.diver_timer == 0
         from_left = draws[:, 3] < 1 / 2
         x, y = (SIDE - 1) * (~from_left).int(), 1 + below(draws[:, 4], DEEPEST)
@@ -144,9 +144,9 @@ class Seaquest:
         return pushed(state.divers, arrives, new), arrives
 
     def _enemy_fire(self, boards: Tensor, subs: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the enemies' bullets behind their step, the shot timers, and whether one has hit the player.
+        """Return the enemies' bullets after their step, the shot timers, and whether one has hit the player.
 
-        subs: enemies as they swam, those that this step's swimming cost included: they still shoot.
+        subs: enemies after swimming, including those lost to it in this step: they still shoot.
         """
         kind, xs, ys, ways, _, timer = subs.unbind(1)
         fires = (kind == SUB) & (timer == 0)
@@ -160,7 +160,7 @@ class Seaquest:
         return boards, timer, hit | lookup(boards.any(1), y, x)
 
     def _ramped(self, state: State, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return spawn speed, move speed and ramp index behind this step."""
+        """Return spawn speed, move speed and ramp index after this step."""
         spawn_speed, move_speed, index = state.spawn_speed, state.move_speed, state.ramp_index
         if not self.ramping:
             return spawn_speed, move_speed, index
@@ -196,12 +196,12 @@ class Seaquest:
 
 
 def pushed(slots: Tensor, where: Tensor, new: Tensor) -> Tensor:
-    """Return slots [N, F, K] with `new` [N, F] behind the others, and the first one gone, where set [N]."""
+    """Return slots [N, F, K] with `new` [N, F] appended and the first slot dropped, where `where` [N] is set."""
     return torch.where(where[:, None, None], torch.cat((slots[:, :, 1:], new[:, :, None]), 2), slots)
 
 
 def picked_up(divers: Tensor, count: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return divers behind their step, and how many are aboard; the newest one moves first."""
+    """Return divers after their step, and how many are aboard; the newest one moves first."""
     moved: list[Tensor] = []
     for slot in divers.flip(2).unbind(2):
         there, diver_x, diver_y, forward, timer = slot.unbind(1)

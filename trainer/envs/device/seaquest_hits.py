@@ -1,7 +1,7 @@
 """Who hits whom in Seaquest: friendly bullets that fly into enemies, enemies that swim into bullets or the player.
 
-The original removes from lists while it walks through them, newest first, and `list.remove` takes the first *equal*
-entry. What that comes to is written at each place where it shows.
+The original removes entries from lists while iterating over them, newest first, and `list.remove` takes the first
+*equal* entry. The consequences are noted at each place where they show.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ FISH, SUB = 1, 2
 
 
 class Met(NamedTuple):
-    """What came of the enemies' swimming."""
+    """The outcome of the enemies' swimming."""
 
     bullets: Tensor  # [N, 4, 2]
-    enemies: Tensor  # [N, 6, 30] those that are left
-    enemies_seen: Tensor  # [N, 6, 30] the same with those that are gone
+    enemies: Tensor  # [N, 6, 30] those that remain
+    enemies_seen: Tensor  # [N, 6, 30] also those that are gone
     reward: Tensor  # [N] int32
     caught: Tensor  # [N] bool: an enemy has met the player
 
 
 def shoot(bullets: Tensor, enemies: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return bullets and enemies behind the bullets' step, and the reward; the newest bullet flies first.
+    """Return bullets and enemies after the bullets' step, and the reward; the newest bullet flies first.
 
-    It hits the first fish in its cell, or else the first submarine. Where it hits, the original may remove an older
-    bullet that is about to fly on from this very cell, and let this one fly on instead: the same.
+    A bullet hits the first fish in its cell, or else the first submarine. On a hit, the original may remove an older
+    bullet that is about to fly on from this very cell, and let this one fly on instead: equivalent.
     """
     kind, x, y, *rest = enemies.unbind(1)
     reward = torch.zeros_like(kind[:, 0])
@@ -50,10 +50,10 @@ def shoot(bullets: Tensor, enemies: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def swim_into(bullets: Tensor, enemies: Tensor, x: Tensor, y: Tensor, move_speed: Tensor) -> Met:
-    """Move the enemies, submarines first, the newest first: into the player, off the board, or into bullets.
+    """Move the enemies, submarines first, newest first: into the player, off the board, or into bullets.
 
-    Each bullet is taken by the newest enemy that has moved into its cell. Those that rest share no cell with a bullet,
-    which would have hit them just before: so none of them equals the one that is to go.
+    Each bullet is taken by the newest enemy that has moved into its cell. Enemies at rest share no cell with a bullet,
+    which would have hit them just before, so none of them equals the one to be removed.
     x, y: the player's, [N]; move_speed: [N] steps between moves. Shot timers are left alone.
     """
     kind, xs, ys, forward, timer, shot = enemies.unbind(1)
@@ -66,7 +66,7 @@ def swim_into(bullets: Tensor, enemies: Tensor, x: Tensor, y: Tensor, move_speed
     caught = caught | (beside & moves & (xs == x[:, None])).any(1)
     seen = torch.stack((kind, xs, ys, forward, timer, shot), 1)
     there = there & inside(xs)
-    free = moves & there & ~(beside & (xs == x[:, None]))  # to be hit
+    free = moves & there & ~(beside & (xs == x[:, None]))  # can be hit
     reward = torch.zeros_like(x)
     left = list(bullets[:, 0].unbind(1))
     for wanted in (SUB, FISH):

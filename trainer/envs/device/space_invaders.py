@@ -10,7 +10,7 @@ from torch import Tensor
 from trainer.envs.device.game import FIRE, LEFT, NONE, RIGHT, SIDE, flag, lookup, number, steered
 
 SHOT_COOL_DOWN, MOVE_INTERVAL, SHOT_INTERVAL = 5, 12, 10
-FASTEST = 6  # move interval of a new wave
+FASTEST = 6  # least move interval of a new wave
 
 
 class State(NamedTuple):
@@ -27,7 +27,7 @@ class State(NamedTuple):
 
 
 class SpaceInvaders:
-    """The rules of `Game`."""
+    """Space Invaders' rules, as a `Game`."""
 
     actions: tuple[int, ...] = (NONE, LEFT, RIGHT, FIRE)
     obs_shape: tuple[int, ...] = (6, SIDE, SIDE)
@@ -82,7 +82,7 @@ class SpaceInvaders:
         return after, reward.float(), lost
 
     def _moved(self, state: State) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return aliens, direction and timer behind the aliens' move, and whether they came down from the last row."""
+        """Return aliens, direction and timer after the aliens' move, and whether they came down from the last row."""
         aliens, right = state.aliens, state.right
         moves = state.move_timer == 0
         left_edge, right_edge = aliens[:, :, 0].any(1), aliens[:, :, -1].any(1)
@@ -103,13 +103,13 @@ class SpaceInvaders:
 
 
 def wave(device: torch.device) -> Tensor:
-    """Return where the aliens of a new wave stand, [10, 10]."""
+    """Return the aliens of a new wave, [10, 10]."""
     place = torch.arange(SIDE, device=device, dtype=torch.int32)
     return (place[:, None] < 4) & (place >= 2) & (place < 8)
 
 
 def nearest(aliens: Tensor, pos: Tensor) -> Tensor:
-    """Return the lowest alien of the column nearest to the cannon that has any, [N, 10, 10]; the left one of two."""
+    """Return the lowest alien of the non-empty column nearest to the cannon, [N, 10, 10]; of two, the left one."""
     place = torch.arange(SIDE, device=pos.device, dtype=torch.int32)
     key = SIDE * (place - pos[:, None]).abs() + place
     key = torch.where(aliens.any(1), key, SIDE * SIDE)

@@ -12,20 +12,20 @@ from trainer.types import Function
 
 
 class Lanes(NamedTuple):
-    """Where N environments stand; never changed in place."""
+    """The state of N environments; never changed in place."""
 
-    last_action: Tensor  # [N] int32, as the game calls it; lives on across episodes, as MinAtar's does
+    last_action: Tensor  # [N] int32, as the game calls it; persists across episodes, as MinAtar's does
     elapsed: Tensor  # [N] int32 steps of the running episodes
     game: tuple[Tensor, ...]  # the game's state
 
 
 def columns(game: Game[Any], sticky: float) -> int:
-    """Return how many numbers a step draws for each environment."""
+    """Return how many random numbers a step draws per environment."""
     return (sticky > 0) + game.step_draws + game.reset_draws
 
 
 def opened(game: Game[Any], last_action: Tensor, draws: Tensor) -> Lanes:
-    """Return where environments stand that all begin an episode; draws [N, reset_draws]."""
+    """Return the state of environments that all begin an episode; draws [N, reset_draws]."""
     return Lanes(last_action, torch.zeros_like(last_action), game.reset(draws))
 
 
@@ -33,7 +33,7 @@ def make_step(game: Game[Any], sticky: float, limit: int | None) -> Function:
     """Return the step: (action [N] int64, the game's names of actions [A], draws [N, columns], last_action, elapsed,
     *state) -> [obs, reward, terminated, truncated, final_obs, last_action, elapsed, *state].
 
-    Environments whose episode ended have begun another (SAME_STEP), and final_obs is what they were left with. The
+    Environments whose episode ended have begun another (SAME_STEP); final_obs is the observation before that. The
     columns of draws are for the sticky action, the game's step, and the reset.
     """
 
@@ -60,5 +60,5 @@ def make_step(game: Game[Any], sticky: float, limit: int | None) -> Function:
 
 
 def _over(rows: Tensor, like: Tensor) -> Tensor:
-    """Return rows [N] in a shape that goes with [N, ...]."""
+    """Return rows [N] in a shape that broadcasts with [N, ...]."""
     return rows.view(-1, *(1,) * (like.dim() - 1))

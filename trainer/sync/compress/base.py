@@ -1,4 +1,4 @@
-"""What every way to exchange gradients promises, and the plain one."""
+"""What every way to exchange gradients implements, and the plain one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trainer.types import State
 class Compression(Protocol):
     """A mean over the ranks, exact or nearly so.
 
-    label: the method with its settings; what one left behind is of no use to another.
+    label: the method with its settings; what one left over is of no use to another.
     """
 
     @property
@@ -23,10 +23,10 @@ class Compression(Protocol):
         """Replace this rank's flat gradient, [P], by the mean, with the same bits on every rank. A collective."""
 
     def forget(self, norm: Tensor) -> None:
-        """Owe nothing of a mean whose norm, [], is not finite: no update was made of it."""
+        """Owe nothing of a mean whose norm, [], is not finite: no update came of it."""
 
     def state_dict(self) -> State:
-        """Return copies of what this rank still owes to the next gradients; empty where nothing is lost."""
+        """Return copies of what this rank still owes to the next gradients; empty if nothing is lost."""
 
     def load_state_dict(self, state: State) -> None: ...
 

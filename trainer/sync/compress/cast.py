@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 class Cast:
-    """A code of 2 bytes an element, without feedback: rounding errors have mean zero.
+    """A code of 2 bytes per element, without feedback: rounding errors have mean zero.
 
     float16 has 11 bits from 6e-5 to 65,504 (fewer down to 6e-8, nothing below), bfloat16 8 bits from 1e-38 to 3e38. A
-    gradient beyond that becomes infinite, on every rank, and its update is skipped as any other that is not finite.
+    gradient beyond that becomes infinite, on every rank, and its update is skipped like any other that is not finite.
     """
 
     multiple = 1

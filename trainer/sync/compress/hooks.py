@@ -13,7 +13,7 @@ from trainer.sync.finite import forget
 from trainer.sync.flat import FlatParameters
 
 Method = Literal["none", "fp16", "bf16", "powersgd"]
-_PLAIN_UPDATES = 2  # of PowerSGD: DDP forms its final buckets only behind the first update
+_PLAIN_UPDATES = 2  # of PowerSGD: DDP forms its final buckets only after the first update
 
 
 class Hook:
@@ -33,7 +33,7 @@ class Hook:
         }[method]
 
     def register(self, module: DistributedDataParallel) -> None:
-        """Let the buckets of `module` travel so."""
+        """Make the buckets of `module` travel this way."""
         if self.method == "fp16":
             module.register_comm_hook(None, default_hooks.fp16_compress_hook)
         if self.method == "bf16":
@@ -51,7 +51,7 @@ class Hook:
             forget([values for each in kept for values in each.values()], norm)
 
     def next_bytes(self) -> int:
-        """Return the bytes that were all-reduced in this update."""
+        """Return the bytes all-reduced in this update."""
         self._updates += 1
         plain = self.method == "powersgd" and self._updates <= _PLAIN_UPDATES
         return self._plain_bytes if plain else self._bytes

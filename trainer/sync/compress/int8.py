@@ -1,4 +1,4 @@
-"""Gradients in 8 bits: integers that share a scale with their neighbours, and what rounding lost comes back later.
+"""Gradients in 8 bits: integers with one scale per chunk, and error feedback.
 
 Quantised gradients with feedback go back to Seide et al. 2014 ("1-Bit Stochastic Gradient Descent").
 """
@@ -14,9 +14,9 @@ _LEAST = torch.finfo(torch.float32).tiny  # a scale for chunks of zeros
 
 
 class Int8:
-    """A code of 1 byte an element and 4 for the scale of each chunk, the chunk's largest magnitude / 127.
+    """A code of 1 byte per element and 4 for the scale of each chunk, the chunk's largest magnitude / 127.
 
-    A number that is not finite spoils its chunk, on every rank: it is not lost.
+    A number that is not finite spoils its chunk, on every rank, so it cannot go unnoticed.
     """
 
     label = "int8"

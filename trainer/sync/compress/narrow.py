@@ -1,8 +1,8 @@
-"""Numbers in fewer bits, which are added up in many.
+"""Gradients that travel in fewer bits and are summed in many.
 
 An all-reduce of narrow numbers rounds at every hop and overflows in the sum. Here every rank owns a share of the
 elements: its peers send it their numbers for that share as bytes, it adds them up in the gradient's own precision, and
-returns the mean as bytes. Each rank sends what a ring all-reduce of so many bytes sends, and all decode the same bytes.
+returns the mean as bytes. Each rank sends what a ring all-reduce of that many bytes sends; all decode the same bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trainer.types import State
 class Code(Protocol):
     """Numbers as bytes, and back.
 
-    multiple: elements come in multiples of it; feedback: whether what rounding lost is added to the next gradient.
+    multiple: the number of elements is a multiple of it; feedback: add what rounding lost to the next gradient.
     """
 
     label: str
@@ -37,14 +37,14 @@ class Code(Protocol):
 class Narrow:
     """The mean over ranks of numbers in a narrow `code`.
 
-    Where the code has feedback, every rank adds what its own rounding lost to its next gradient, and the owner of a
-    share what rounding the mean lost to its next mean (Tang et al. 2019, "DoubleSqueeze").
+    With feedback, every rank adds what its own rounding lost to its next gradient, and the owner of a share adds what
+    rounding the mean lost to its next mean (Tang et al. 2019, "DoubleSqueeze").
     """
 
     def __init__(self, like: Tensor, wire: Wire, code: Code) -> None:
         self.wire, self.code = wire, code
         each = -(-like.numel() // (wire.world_size * code.multiple)) * code.multiple
-        self._whole = like.new_zeros(wire.world_size, each)  # a row for each owner, padded behind the last element
+        self._whole = like.new_zeros(wire.world_size, each)  # a row per owner, padded after the last element
         lost = code.feedback and wire.world_size > 1
         self._lost = torch.zeros_like(self._whole) if lost else None
         self._lost_of_mean = like.new_zeros(1, each) if lost else None
@@ -54,7 +54,7 @@ class Narrow:
         return self.code.label
 
     def mean_(self, grad: Tensor) -> None:
-        """Replace this rank's flat gradient, [P], by nearly the mean. A collective."""
+        """Replace this rank's flat gradient, [P], by the approximate mean. A collective."""
         if self.wire.world_size == 1:
             return
         flat = self._whole.view(-1)[: grad.numel()]
@@ -66,7 +66,7 @@ class Narrow:
         grad.copy_(flat)
 
     def _encode(self, values: Tensor, lost: Tensor | None) -> Tensor:
-        """Return the code of `values` and of what was lost before; note what is lost now."""
+        """Return the code of `values` plus what was lost before; record what is lost now."""
         if lost is None:
             return self.code.encode(values)
         code = self.code.encode(values.add_(lost))

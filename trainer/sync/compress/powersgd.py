@@ -33,7 +33,7 @@ class Matrix(NamedTuple):
 def sides(shape: Sequence[int], rank: int) -> tuple[int, int, int]:
     """Return (shorter side, longer side, rank of the factors) of a parameter as a matrix; a vector has rank 0.
 
-    Rank 0 also where the factors would be no smaller than the matrix: it travels as it is.
+    Rank 0 also if the factors would be no smaller than the matrix, which then travels as it is.
     """
     rows = shape[0] if shape else 1
     columns = math.prod(shape) // rows
@@ -43,10 +43,10 @@ def sides(shape: Sequence[int], rank: int) -> tuple[int, int, int]:
 
 
 class PowerSGD:
-    """One step of the power iteration, begun where the last one ended; all factors travel in two all-reduces.
+    """One step of power iteration, started where the last one ended; all factors travel in two all-reduces.
 
-    Vectors, and matrices that factors would not make smaller, travel with the first of them. What a rank's own
-    gradient has besides its projection on the common factor is added to its next one.
+    Vectors, and matrices that factors would not make smaller, travel with the first. What the projection on the
+    common factor leaves of a rank's own gradient is added to its next one.
     """
 
     def __init__(self, flat: FlatParameters, wire: Wire, rank: int) -> None:
@@ -55,7 +55,7 @@ class PowerSGD:
         found = [(b, e, shape, *sides(shape, rank)) for (_, b, e), shape in zip(flat.names, flat.shapes, strict=True)]
         lefts, rights = sum(short * r for *_, short, _, r in found), sum(long * r for *_, long, r in found)
         plain = [torch.arange(begin, end) for begin, end, *_, r in found if r == 0]
-        self._plain = torch.cat([torch.arange(0), *plain]).to(flat.grad.device)  # places of what has no factors
+        self._plain = torch.cat([torch.arange(0), *plain]).to(flat.grad.device)  # indices of elements without factors
         self._first = flat.grad.new_zeros(lefts + len(self._plain))
         self._second = flat.grad.new_zeros(rights)
         self._plain_values = self._first[lefts:]
@@ -79,7 +79,7 @@ class PowerSGD:
         self._plain_values.copy_(whole[self._plain])
         self.wire.mean_(self._first)
         for matrix in self.matrices:
-            # Householder's, unlike Gram and Schmidt's, gives a basis for zeros as well: no layer is silent for ever
+            # Householder QR, unlike Gram-Schmidt, gives a basis for zeros as well: no layer stays silent forever
             matrix.left.copy_(torch.linalg.qr(matrix.left).Q)
             mine = matrix.of(whole)
             torch.mm(mine.t(), matrix.left, out=matrix.right)
@@ -91,7 +91,7 @@ class PowerSGD:
         whole[self._plain] = 0.0
 
     def forget(self, norm: Tensor) -> None:
-        """Owe nothing; the factors begin anew from zeros, of which `mean_` says why it can."""
+        """Owe nothing; the factors restart from zeros, which the QR in `mean_` allows."""
         forget([self._lost, self._second], norm)
 
     def state_dict(self) -> State:

@@ -1,4 +1,4 @@
-"""The largest elements alone; what stays behind is kept and added to the next gradient."""
+"""Only the largest elements travel; what stays behind is added to the next gradient."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from trainer.types import State
 
 
 class TopK:
-    """Each rank's largest elements travel, with their places, to every peer (Stich et al. 2018, Lin et al. 2018).
+    """Each rank's largest elements travel, with their indices, to every peer (Stich et al. 2018, Lin et al. 2018).
 
-    The largest of the whole gradient, not of each layer; without the momentum correction of the latter, whose momentum
-    is the optimizer's here. Each rank sends share * P elements, each with 4 bytes for its place, to p - 1 peers, which
-    is less than an all-reduce up to a share of 1 / p.
+    The largest of the whole gradient, not per layer, and without the momentum correction of Lin et al., as momentum
+    is the optimizer's here. Each rank sends share * P elements, each with a 4-byte index, to p - 1 peers, which is less
+    than an all-reduce up to a share of 1 / p.
     """
 
     def __init__(self, like: Tensor, wire: Wire, share: float) -> None:

@@ -1,14 +1,14 @@
-"""Which gradients are under way at a server, and how old each was when it was applied.
+"""Which gradients are in flight at a server, and how old each was when it was applied.
 
 The age of a gradient is the number of updates that the server made between the worker's pull and the application of
-what it computed from it. To keep every age at `bound` or less, it is not enough to hold a gradient back that would make
-another's too old: two that wait for each other could neither be applied. So a pull is a promise that has to be kept:
-the gradients under way, in the order of their pulls, must be applicable one after another within the bound. Hence
+the gradient computed from it. To keep every age at `bound` or less, it is not enough to hold back a gradient that would
+make another's too old: two that wait for each other could then never be applied. So a pull is a promise to be kept:
+the gradients in flight, in the order of their pulls, must be applicable one after another within the bound. Hence
 
-- a pull waits while more than `bound` gradients are under way (with bound 0 the workers take turns);
-- a gradient that came waits while, with it applied, the others could no longer be within the bound.
+- a pull waits while more than `bound` gradients are in flight (with bound 0 the workers take turns);
+- a gradient that has arrived waits while applying it would make it impossible to keep the others within the bound.
 
-The gradient under way with the oldest pull may always be applied, so nothing waits for ever.
+The gradient in flight with the oldest pull may always be applied, so nothing waits forever.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ class Ages:
         return self.bound is None or len(self._pulled) <= self.bound
 
     def pull(self, worker: int) -> None:
-        """Note that `worker` computes with the present weights."""
+        """Record that `worker` computes with the current weights."""
         assert worker not in self._pulled, "one gradient of a worker at a time"
         self._pulled[worker] = self.version
 
     def may_apply(self, worker: int) -> bool:
-        """Whether all others under way could still be applied within the bound, behind this one."""
+        """Whether all others in flight could still be applied within the bound after this one."""
         if self.bound is None:
             return True
         others = (version for other, version in self._pulled.items() if other != worker)
         return all(self.version + 1 + ahead - version <= self.bound for ahead, version in enumerate(others))
 
     def apply(self, worker: int) -> None:
-        """Note that the gradient of `worker` is applied."""
+        """Record that the gradient of `worker` is applied."""
         self.seen[self.version - self._pulled.pop(worker)] += 1
         self.version += 1
 
     def forget(self, worker: int) -> None:
-        """Expect nothing more of `worker`."""
+        """Expect no gradient of `worker` any more."""
         self._pulled.pop(worker, None)
 
 

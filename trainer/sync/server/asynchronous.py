@@ -1,9 +1,9 @@
 """An asynchronous parameter server: every worker at its own pace (Dean et al. 2012; Mnih et al. 2016, A3C).
 
-A worker pulls the weights when it begins to compute a gradient, and pushes the gradient, clipped by its own norm; the
-server steps at once by what comes. So a server's optimizer sees one step for each worker where all-reduce has one for
-all. It acts with the weights of its last pull. Between logs, polls and checkpoints no worker waits for another, except
-to keep a bound on the age of gradients. The order in which gradients come is not reproducible.
+A worker pulls the weights when it starts to compute a gradient, and pushes the gradient, clipped by its own norm; the
+server steps on each as it arrives. So a server's optimizer makes one step per worker where all-reduce makes one for
+all. A worker acts with the weights of its last pull. Between logs, polls and checkpoints no worker waits for another,
+except to keep a bound on the age of gradients. The order in which gradients arrive is not reproducible.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class AsyncServer(Strategy):
     def step(self, max_norm: float) -> Tensor:
         """Clip this worker's gradient and push it; return its norm before the clip, []."""
         norm = self.clipped.step(max_norm)
-        # every server sees its part alone, and skips what is not finite
+        # every server sees only its own part, and skips what is not finite
         gradient = torch.where(norm.isfinite(), self.flat.grad, torch.nan).cpu()
         # others first: this rank's own server may make it wait, and must not keep the others waiting for it
         for server, link in self.to_servers.items():
@@ -86,7 +86,7 @@ class AsyncServer(Strategy):
         return values[None]
 
     def refresh(self, tau: float) -> None:
-        """Move the target weights towards the servers' weights of this moment."""
+        """Move the target weights towards the servers' current weights."""
         self.target.data.data.lerp_(self._fetch(PEEK), tau)
 
     def diverged(self) -> Tensor:
@@ -106,7 +106,7 @@ class AsyncServer(Strategy):
         yield
 
     def report(self) -> dict[str, float]:
-        """Return numbers for the log, of all servers' gradients since the last report. A collective."""
+        """Return numbers for the log, over all servers' gradients since the last report. A collective."""
         total = sum(link.wire.sent for link in (*self.to_servers.values(), *self.to_workers.values()))
         self.wire.sent, self._counted = self.wire.sent + total - self._counted, total
         ages: Counter[int] = Counter()
@@ -115,26 +115,26 @@ class AsyncServer(Strategy):
         return super().report() | summary(ages)
 
     def state_dict(self) -> State:
-        """Return the optimizer's state over the whole buffer, from all servers; in `agreed`. A collective."""
+        """Return the optimizer's state over the whole buffer, from all servers; within `agreed`. A collective."""
         mine = {} if self.service is None else on_host(self.service.clipped.state_dict())
         return {"optimizer": joined(self.wire.gather_objects(mine))}
 
     def load_state_dict(self, state: State) -> None:
-        """Restore the servers' optimizers; their weights are this rank's when they begin to serve."""
+        """Restore the servers' optimizers; their weights are this rank's when they start serving."""
         assert not self._threads, "a state is loaded before the first update, or in `agreed`"
         self._open = self._computing = False
         if self.service is not None:
             self.service.clipped.load_state_dict(state["optimizer"])
 
     def own_state(self) -> State:
-        """Return this worker's target; its online weights are the servers' where a checkpoint is written."""
+        """Return this worker's target; in a checkpoint, its online weights are the servers'."""
         return {"target": self.target.data.detach().clone()}
 
     def load_own_state(self, state: State) -> None:
         self.target.data.data.copy_(state["target"])
 
     def _pull(self) -> None:
-        """Take the servers' weights to compute a gradient with, once for each."""
+        """Take the servers' weights to compute a gradient with, once per gradient."""
         if not self._computing:
             self.flat.data.data.copy_(self._fetch(PULL))
             self._computing = True
@@ -142,8 +142,8 @@ class AsyncServer(Strategy):
     def _fetch(self, request: int) -> Tensor:
         """Return the weights of all servers, [P], valid until the next call.
 
-        Under a bound a server may make a worker wait with a pull until others have pushed. Everybody asks the servers
-        in the same order then, so that no two workers hold what the other waits for.
+        With a bound, a server may delay a worker's pull until others have pushed. Everybody then asks the servers in
+        the same order, so that no two workers hold what the other waits for.
         """
         self._serve()
         servers = range(len(self.parts))
@@ -153,7 +153,7 @@ class AsyncServer(Strategy):
                 for server in turn:
                     if server in self.to_servers:
                         self.to_servers[server].ask(request)
-                for server in sorted(turn, key=self.wire.rank.__ne__):  # this rank's own first: all others are asked
+                for server in sorted(turn, key=self.wire.rank.__ne__):  # its own first: all others have been asked
                     part = self._arrived[self.parts[server]]
                     if server in self.to_servers:
                         self.to_servers[server].receive(part)
@@ -163,10 +163,10 @@ class AsyncServer(Strategy):
         return self._arrived.to(self.flat.data.device)
 
     def _serve(self) -> None:
-        """Let this rank's server, if any, serve until the next meeting, beginning with this rank's weights.
+        """Start this rank's server, if any, with this rank's weights, to serve until the next meeting.
 
-        It opens with this rank's own first request: between two meetings all ranks have as many updates, so nobody
-        waits in vain. No thread is left where a run ends, which is behind a meeting: it would miss its worker.
+        It opens with this rank's own first request: between two meetings all ranks make equally many updates, so
+        nobody waits in vain. No thread is left when a run ends, which is after a meeting: it would miss its worker.
         """
         if self._open or self.service is None:
             return
@@ -181,7 +181,7 @@ class AsyncServer(Strategy):
 
 
 class _Pulling(nn.Module):
-    """A network that takes fresh weights before the first of its calls in an update."""
+    """A network that pulls fresh weights before its first call in an update."""
 
     def __init__(self, net: nn.Module, pull: Callable[[], None]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The line between one worker and one server: a process group of these two alone, so that a thread may sit on it."""
+"""The line between one worker and one server: a process group of these two alone, so that a thread may block on it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from trainer.runtime.spans import Spans
 from trainer.sync.wire import Wire
 
 PULL, PUSH, PEEK, MEET = range(4)
-"""What a worker asks for: weights to compute a gradient with, taking of a gradient, weights for another use, weights
-when everybody has asked for this."""
+"""A worker's requests: weights to compute a gradient with, application of a gradient, weights for another use, weights
+once everybody has asked for this."""
 
 
 class PeerLostError(DistError):
@@ -22,14 +22,14 @@ class PeerLostError(DistError):
 
 
 class Link:
-    """One end. Values travel from and to the memory of the CPU, over gloo, whatever the ranks compute on."""
+    """One end. Values travel between CPU memories, over gloo, whatever the ranks compute on."""
 
     def __init__(self, wire: Wire, peer: int, role: str) -> None:
         self.wire, self.peer, self.role = wire, peer, role
         self._other_end = 1 - wire.rank
 
     def ask(self, request: int, lr: float = 0.0) -> None:
-        """Say what is wanted; a push states its learning rate, and the gradient follows."""
+        """Send a request; a push includes its learning rate, and the gradient follows."""
         self.send(torch.tensor([request, lr], dtype=torch.float64))
 
     def asked(self) -> tuple[int, float]:
@@ -58,9 +58,9 @@ class Link:
 def connect(wire: Wire, servers: int, timeout: float) -> tuple[dict[int, Link], dict[int, Link]]:
     """Return this rank's links as a worker, by server, and as a server, by worker. A collective.
 
-    timeout: how long a worker may be silent until its server goes on without it [s]; the server's answers, which may
-    wait for such a worker, have twice that. A server that is a worker needs no link to itself. Each pair has a group of
-    its own in each direction, since both ends may be servers.
+    timeout: how long a worker may be silent before its server goes on without it [s]; the server's answers, which may
+    wait for such a worker, have twice that. A server that is a worker needs no link to itself. Each pair has its own
+    group in each direction, since both ends may be servers.
     """
     as_worker, as_server = {}, {}
     for server in range(servers):
@@ -75,6 +75,6 @@ def connect(wire: Wire, servers: int, timeout: float) -> tuple[dict[int, Link], 
             mine = pair.index(wire.rank)
             if wire.rank == worker:
                 as_worker[server] = Link(Wire(mine, 2, wire.spans, group), server, "which holds weights")
-            else:  # spans of its own: they are not for several threads
+            else:  # its own spans: they are not thread-safe
                 as_server[worker] = Link(Wire(mine, 2, Spans(), group), worker, "a worker")
     return as_worker, as_server

@@ -12,7 +12,7 @@ from trainer.types import State
 class SyncServer(Strategy):
     """Each server takes the mean of everyone's gradient of its part, steps it, and everyone takes the new weights.
 
-    The first ranks hold a part of `flat` each; `clipped` steps this rank's part, which is empty for a mere worker. In
+    The first ranks hold a part of `flat` each; `clipped` steps this rank's part, which is empty on mere workers. In
     lock-step a push by all is a reduce, and a pull by all a broadcast.
     """
 

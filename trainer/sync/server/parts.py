@@ -1,4 +1,4 @@
-"""Optimizers of parts of the flat buffer: their levels as they lie in a part, their state as state of the whole."""
+"""Optimizers of parts of the flat buffer: levels relative to a part, and states of parts joined into the whole's."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from trainer.types import State
 
 
 def within(levels: Sequence[Level], part: slice) -> list[Level]:
-    """Return the levels as they lie in a buffer that holds `part` alone; they reach out of it on both sides."""
+    """Return the levels relative to a buffer that holds `part` alone; they may extend beyond it on both sides."""
     return [level._replace(begin=level.begin - part.start, end=level.end - part.start) for level in levels]
 
 
 def on_host(state: State) -> State:
-    """Return an optimizer's state in the memory of the CPU, for a journey as objects."""
+    """Return an optimizer's state in CPU memory, to be sent as objects."""
     return {
         level: {name: value.cpu() if isinstance(value, Tensor) else value for name, value in moments.items()}
         for level, moments in state.items()
@@ -25,9 +25,9 @@ def on_host(state: State) -> State:
 
 
 def joined(states: Sequence[State]) -> State:
-    """Return what one optimizer of the whole buffer would hold, from the states of its parts in their order.
+    """Return what one optimizer of the whole buffer would hold, from the states of its parts in order.
 
-    A number for each weight is put together; a count of steps is the same in all parts.
+    Values per weight are concatenated; step counts are the same in all parts.
     """
     whole: dict[str, dict[str, list[Tensor]]] = {}
     for state in states:

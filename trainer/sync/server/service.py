@@ -1,4 +1,4 @@
-"""One server: its part of the weights, what steps it, and who computes with it; one thread attends to each worker."""
+"""One server: its part of the weights, what steps it, and the workers that use it; one thread attends to each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trainer.sync.step import ClippedOptimizer, Level
 
 
 class Service:
-    """The weights of one part, in the memory of the CPU. Every method may be called by several threads.
+    """The weights of one part, in CPU memory. Every method may be called from several threads.
 
     levels: as they lie in this part; bound: the highest age of a gradient (`Ages`); rank: of this server.
     """
@@ -36,22 +36,22 @@ class Service:
         self._reported: Counter[int] = Counter()
 
     def open(self, weights: Tensor) -> None:
-        """Begin to serve, with these weights of the part, until all workers meet."""
+        """Start serving these weights of the part, until all workers meet."""
         with self._changed:
             self.held.data.data.copy_(weights)
             self._met.clear()
 
     def pull(self, worker: int) -> Tensor:
-        """Return a copy of the weights for a gradient to be computed with, as soon as it could be young enough."""
+        """Return a copy of the weights to compute a gradient with, as soon as that could be young enough."""
         with self._changed:
             self._wait_for(self.ages.may_pull)
             self.ages.pull(worker)
             return self.held.data.data.clone()
 
     def push(self, worker: int, gradient: Tensor, lr: float) -> None:
-        """Step by a gradient that its worker has clipped, as soon as no other gets too old by that.
+        """Step on a gradient that its worker has clipped, as soon as that makes no other too old.
 
-        One that is not finite counts, and changes nothing.
+        One that is not finite counts, but changes nothing.
         """
         with self._changed:
             self._wait_for(lambda: self.ages.may_apply(worker))
@@ -62,12 +62,12 @@ class Service:
             self._changed.notify_all()
 
     def peek(self, worker: int) -> Tensor:
-        """Return a copy of the weights, of which nothing follows."""
+        """Return a copy of the weights that no gradient will follow from."""
         with self._changed:
             return self.held.data.data.clone()
 
     def meet(self, worker: int) -> Tensor:
-        """Return a copy of the weights once all workers have come here: no gradient is under way then."""
+        """Return a copy of the weights once all workers have come here: no gradient is in flight then."""
         with self._changed:
             self.ages.forget(worker)
             self._met.add(worker)
@@ -76,12 +76,12 @@ class Service:
             return self.held.data.data.clone()
 
     def answer(self, request: int, worker: int) -> Tensor:
-        """Return the weights that `request` is for."""
+        """Return the weights that `request` asks for."""
         ways = {PULL: self.pull, PEEK: self.peek, MEET: self.meet}
         return ways[request](worker)
 
     def attend(self, worker: int, link: Link) -> None:
-        """Serve one worker over its link until the next meeting, or until it is lost. A thread's whole life."""
+        """Serve one worker over its link until the next meeting, or until it is lost; the whole life of a thread."""
         gradient = torch.empty_like(self.held.data.data)
         try:
             while True:
@@ -94,13 +94,13 @@ class Service:
                     return
         except PeerLostError as loss:
             self.lose(worker, str(loss))
-        except Exception as error:  # this thread must not end in silence while its worker waits
+        except Exception as error:  # this thread must not end silently while its worker waits
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
 
     def lose(self, worker: int, why: str) -> None:
-        """Go on without `worker`: whoever waits for its gradient, or for it to come to a meeting, waits no longer."""
+        """Go on without `worker`: nobody waits for its gradient, or for it to come to a meeting, any longer."""
         with self._changed:
             self.lost.append(worker)
             self._alive.discard(worker)
@@ -117,7 +117,7 @@ class Service:
             return fresh
 
     def _wait_for(self, condition: Callable[[], bool]) -> None:
-        """Wait, with the lock, until `condition` holds. Raises if a thread of this server has failed."""
+        """Wait, holding the lock, until `condition` holds. Raises RuntimeError if a thread of this server failed."""
         self._changed.wait_for(lambda: self._failure is not None or condition())
         if self._failure is not None:
             raise RuntimeError(f"the parameter server on rank {self.rank} failed") from self._failure
