@@ -1,4 +1,4 @@
-"""The collector looks for cycles rarely while training, as before behind it, and never leaves them for good."""
+"""The collector looks for cycles rarely during training, as usual after it, and never leaves them for good."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ class Ring:
 
 
 def test_what_was_there_is_left_alone_and_everything_is_as_before_behind_it() -> None:
-    thresholds, frozen = gc.get_threshold(), gc.get_freeze_count()
+    gc.unfreeze()  # Python 3.12 begins with some objects frozen
+    thresholds = gc.get_threshold()
     with pytest.raises(ValueError, match="within"), rarely_collected():  # noqa: PT012
         assert gc.get_threshold() == (YOUNG, *thresholds[1:])
         assert gc.get_freeze_count() > 10_000, "what the imports have made"
         raise ValueError("within")
     assert gc.get_threshold() == thresholds
-    assert gc.get_freeze_count() == frozen == 0
+    assert gc.get_freeze_count() == 0
 
 
 def test_cycles_do_not_stay() -> None:

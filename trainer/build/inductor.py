@@ -1,4 +1,4 @@
-"""From a function of tensors to one graph that Inductor has compiled, and to a call of it that costs little."""
+"""Compile a function of tensors with Inductor into one graph that is cheap to call."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from trainer.build.compiler_cache import with_rebuilt_libraries
 from trainer.build.narrow import narrow_products
 from trainer.types import Function
 
@@ -18,35 +19,38 @@ def compile_function(
 ) -> Function:
     """Return `function` as one graph, compiled for tensors like those of `example`.
 
-    tried: whether it is run once, on these; vectors: with SIMD on a CPU.
+    tried: run it once, on these; vectors: use SIMD on a CPU.
 
     It is traced by torch.fx, not by Dynamo, whose guards a pure function of tensors does not need: they would cost a
     quarter of a small update. On a CPU the code between kernels is C++ as well.
     """
     assert len({id(tensor) for tensor in example}) == len(example), "a tracer would take two of them for one"
-    trace = make_fx(function, narrow_products(), tracing_mode="fake", _allow_non_fake_inputs=True)
-    graph = trace(*example)
     options = {
         "cpp_wrapper": example[0].device.type == "cpu",
         "optimize_scatter_upon_const_tensor": False,  # it rounds the constant to single precision
         **({} if vectors else {"cpp.simdlen": 1}),
     }
-    compiled = _inductor(graph, example, options)
-    if tried:
-        compiled(*example)
-    return compiled
+
+    def compile() -> Function:
+        trace = make_fx(function, narrow_products(), tracing_mode="fake", _allow_non_fake_inputs=True)
+        compiled = _inductor(trace(*example), example, options)
+        if tried:
+            compiled(*example)
+        return compiled
+
+    return with_rebuilt_libraries(compile)
 
 
 def compile_step(function: Function, example: Sequence[Tensor]) -> Function:
-    """Return a step of environments as one graph. Without SIMD: rows of ten flags are 20 times as slow with it."""
+    """Return an environment step as one graph. Without SIMD, which makes rows of ten flags 20 times slower."""
     return compile_function(function, example, vectors=False)
 
 
 def _inductor(graph: fx.GraphModule, example: Sequence[Tensor], options: dict[str, Any]) -> Function:
-    """Return what Inductor makes of a graph of tensors, without what AOTAutograd and Dynamo put around it.
+    """Return what Inductor makes of a graph of tensors, without the wrappers of AOTAutograd and Dynamo.
 
-    That is some 5 to 9 µs a call for aliases, subclasses and grad modes, which a graph without gradients does without.
-    It is left away only where the graph within takes and returns what the one around it does, one for one; on a CPU.
+    These cost 5 to 9 µs per call for aliases, subclasses and grad modes, which a graph without gradients does not need.
+    They are dropped only on a CPU, and only if the inner graph takes and returns what the outer one does, one for one.
     """
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner  # takes two seconds
 
@@ -61,7 +65,7 @@ def _inductor(graph: fx.GraphModule, example: Sequence[Tensor], options: dict[st
             inner.append(made.current_callable)
         return made
 
-    with torch._functorch.config.patch(enable_autograd_cache=False):  # it would hand out the whole, wrapped
+    with torch._functorch.config.patch(enable_autograd_cache=False):  # a cache hit would return the wrapped whole
         whole: Any = compile_fx(graph, arguments, inner_compile=note, config_patches=options)
     if len(inner) != 1:
         return lambda *given: whole(*given, *constants)
@@ -70,7 +74,7 @@ def _inductor(graph: fx.GraphModule, example: Sequence[Tensor], options: dict[st
 
 
 def _lift(graph: fx.GraphModule) -> list[Tensor]:
-    """Make arguments, behind the others, of the tensors that a graph has closed over; return them."""
+    """Turn the tensors that a graph closes over into arguments after the others; return them."""
     *_, last = graph.graph.find_nodes(op="placeholder")
     arguments: dict[str, fx.Node] = {}
     for node in graph.graph.find_nodes(op="get_attr"):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from trainer import checkpoint
@@ -42,10 +43,12 @@ from trainer.types import State
 
 
 def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_dir: Path, launch: Launch) -> Run:
-    """Make every part of this rank's run and join them. A collective: the weights of rank 0 go to all."""
+    """Make every part of this rank's run and join them. A collective: rank 0's weights go to all."""
     device, dtype = ranks.device, DTYPES[config.runtime.dtype]
     torch.set_num_threads(threads(config, spec, launch))
-    torch.set_flush_denormal(True)  # moments of dead units decay through denormals, which a CPU handles slowly
+    for kind in (np.float32, np.float64):
+        np.finfo(kind)  # kept by NumPy, which would later warn that there are no subnormal numbers
+    torch.set_flush_denormal(True)  # moments of dead units decay through denormals, which are slow on a CPU
     envs = build_envs(config, layout, spec, device)
     faults = Faults.read(ranks.rank)
     spans = PointedSpans(faults) if faults else Spans()
@@ -118,7 +121,7 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
 def _checkpoints(
     config: Config, run_dir: Path, ranks: Ranks, disk: Disk
 ) -> tuple[Callable[[int, State, dict[int, State]], None], Callable[[], bool]]:
-    """Return what begins to write a checkpoint, and what waits for it."""
+    """Return functions that start writing a checkpoint and that wait for it."""
     saver = checkpoint.Saver(
         run_dir / "checkpoints",
         _RanksBeside(ranks),
@@ -150,7 +153,7 @@ def _agreed_failure() -> Iterator[None]:
 
 
 class _RanksBeside:
-    """Ranks as the writing of a checkpoint meets them: in a thread, and patiently, because disks differ."""
+    """Ranks as checkpoint writing meets them: in a thread, and patiently, because disks differ."""
 
     def __init__(self, ranks: Ranks) -> None:
         self.rank, self.world_size, self._ranks = ranks.rank, ranks.world_size, ranks

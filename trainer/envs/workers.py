@@ -1,6 +1,6 @@
-"""Gymnasium's async vector env, whose processes are replaced if they crash or hang, and ended so that nothing waits.
+"""Gymnasium's async vector env, with workers replaced if they crash or hang, and killed so that nothing waits.
 
-Its workers ignore SIGTERM, which is the trainer's to handle (see `single`), so they are ended by SIGKILL.
+Its workers ignore SIGTERM, which the trainer handles (see `single`), so they are ended by SIGKILL.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import multiprocessing
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
@@ -21,14 +21,14 @@ from trainer.envs.base import Array, Flags
 from trainer.envs.restarts import EnvError
 from trainer.envs.single import FAILURE, Single
 
-_SLICE = 0.25  # s; waiting is counted in these, so that a run that was suspended as a whole has not hung
+_SLICE = 0.25  # s; waiting is counted in these, so that suspending the whole run does not count as a hang
 
-Vector = AsyncVectorEnv[Any, Any]
+Vector: TypeAlias = "AsyncVectorEnv[Any, Any]"  # a string: generic only since Gymnasium 1.4
 Row = tuple[Any, float, bool, bool, dict[str, Any]]
 
 
 class Again(NamedTuple):
-    """How a worker is replaced: what builds its environment, and the seed of the first reset."""
+    """How to replace a worker: what builds its environment, and the seed of the first reset."""
 
     build: Callable[[], Single]
     seed: int
@@ -38,7 +38,7 @@ def start(thunks: Sequence[Callable[[], Single]], mode: AutoresetMode) -> Vector
     """Fork one worker per thunk.
 
     Raises:
-        EnvError: an environment that could be built here could not be built there.
+        EnvError: an environment that could be built here could not be built in a worker.
     """
     others = set(multiprocessing.active_children())
     try:
@@ -54,7 +54,7 @@ def start(thunks: Sequence[Callable[[], Single]], mode: AutoresetMode) -> Vector
 
 
 def send(env: Vector, actions: Array) -> None:
-    """Begin a step; who has died meanwhile is found by `wait`."""
+    """Begin a step; `wait` finds workers that have died meanwhile."""
     for pipe, action in zip(env.parent_pipes, actions, strict=True):
         with contextlib.suppress(BrokenPipeError, ConnectionError):
             pipe.send(("step", action))
@@ -62,10 +62,10 @@ def send(env: Vector, actions: Array) -> None:
 
 
 def wait(env: Vector, timeout: float, again: Callable[[int], Again]) -> tuple[Any, Array, Flags, Flags, dict[str, Any]]:
-    """Return what the step gave, as `env.step` does.
+    """Return the results of the step, as `env.step` does.
 
-    A worker that died, or says nothing for `timeout` [s], is replaced; its episode is cut at its last observation, and
-    its info says so. Raises EnvError where an environment cannot be reset.
+    A worker that died, or does not answer for `timeout` [s], is replaced; its episode is cut at its last observation,
+    and its info says so. Raises EnvError if an environment cannot be reset.
     """
     rows: list[Row] = []
     infos: dict[str, Any] = {}
@@ -76,7 +76,7 @@ def wait(env: Vector, timeout: float, again: Callable[[int], Again]) -> tuple[An
             row = _receive(env, pipe)
         except (EOFError, ConnectionError, TimeoutError) as error:
             row = _replace(env, i, _cause(env, i, error, timeout), again(i), timeout)
-            left = max(left, _SLICE)  # of the others' answers, which may well be there
+            left = max(left, _SLICE)  # for the others' answers, which may already be there
         rows.append(row)
         infos = env._add_info(infos, row[-1], i)
     env._state = AsyncState.DEFAULT
@@ -109,7 +109,7 @@ def closed_on_error(env: VectorEnv[Any, Any, Any]) -> Iterator[None]:
 
 
 def _await(pipe: Any, left: float) -> float:
-    """Return how much of `left` [s] remains when `pipe` has something to say."""
+    """Return how much of `left` [s] remains when `pipe` has data. Raises TimeoutError."""
     while not pipe.poll(min(_SLICE, max(left, 0.0))):
         left -= _SLICE
         if left <= 0:
@@ -134,14 +134,14 @@ def _cause(env: Vector, i: int, error: BaseException, timeout: float) -> str:
 
 
 def _replace(env: Vector, i: int, cause: str, again: Again, timeout: float) -> Row:
-    """Fork another worker in place of `i`, and return the row of its broken step."""
+    """Fork a new worker in place of `i`, and return the row of its broken step."""
     env.processes[i].kill()
     env.processes[i].join()
     env.parent_pipes[i].close()
     last = np.array(env.observations[i])
     context = multiprocessing.get_context("fork")
     parent, child = context.Pipe()
-    more = len(inspect.signature(_async_worker).parameters) - 7  # Gymnasium 1.3 has a limit of concurrency, unused here
+    more = len(inspect.signature(_async_worker).parameters) - 7  # Gymnasium 1.3 adds a concurrency limit, unused here
     shared = _Shared(env.observations)
     arguments = (i, again.build, child, parent, shared, env.error_queue, env.autoreset_mode, *[None] * more)
     process: Any = context.Process(target=_async_worker, args=arguments, daemon=True)
@@ -162,7 +162,7 @@ def _replace(env: Vector, i: int, cause: str, again: Again, timeout: float) -> R
 
 
 class _Shared:
-    """The memory of all observations, as Gymnasium's workers take it."""
+    """The memory of all observations, in the form that Gymnasium's workers take."""
 
     def __init__(self, observations: Any) -> None:
         self._observations = observations
@@ -173,12 +173,12 @@ class _Shared:
 
 @contextlib.contextmanager
 def _forking() -> Iterator[None]:
-    with warnings.catch_warnings():  # Python 3.12 warns of forking with threads; `single` says why it is sound
+    with warnings.catch_warnings():  # Python 3.12 warns about forking with threads; `single` says why it is sound
         warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
         yield
 
 
 def _end_by_kill(process: Any) -> None:
-    """Gymnasium and multiprocessing's exit handler end what is still running by terminate, and then wait for it."""
+    """Make terminate kill: Gymnasium and multiprocessing's exit handler terminate what still runs, and wait for it."""
     popen = vars(process)["_popen"]
     popen.terminate = popen.kill
