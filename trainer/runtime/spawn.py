@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -37,13 +37,13 @@ def spawn(ranks: int, module: str, arguments: Sequence[str]) -> int:
         max_restarts=0,
         monitor_interval=0.1,
     )
-    if any(f.name == "signals_to_handle" for f in dataclasses.fields(LaunchConfig)):
-        config.signals_to_handle = "SIGQUIT"  # else the agent would end the ranks, and itself with status 1
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)  # reported below
     for sig in SIGNALS:
         signal.signal(sig, _forward)
     try:
-        elastic_launch(config, sys.executable)("-m", module, *arguments)
+        # on the main thread the agent would handle signals itself: end the ranks, and exit with status 1
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(elastic_launch(config, sys.executable), "-m", module, *arguments).result()
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode == 2:  # bad input, which rank 0 has reported
