@@ -1,1 +1,1 @@
-"""Measurements of this project; every row in results/ says on what hardware, commit and command it was made."""
+"""Measurements of this project; every row in results/ records its hardware, commit and command."""

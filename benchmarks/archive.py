@@ -1,6 +1,6 @@
 """Finished runs, kept in the repository: their results and the curve of their returns, so that a table can grow.
 
-A run folder holds megabytes of checkpoints and belongs to one machine; what a table and a figure need of it is some
+A run folder holds megabytes of checkpoints and belongs to one machine; what tables and figures need of it is a few
 kilobytes under benchmarks/results/runs/PRESET-sSEED.
 """
 
@@ -18,7 +18,7 @@ POINTS = 250  # rows kept of a curve
 
 
 def keep(run: Path, commit: str = "", folder: Path = KEPT) -> bool:
-    """Keep a run that has finished and is not kept yet; return whether it was. commit: what it was trained with."""
+    """Keep a run that has finished and is not kept yet; return whether it did. commit: what it was trained with."""
     out, results = folder / run.name, run / "results.json"
     if not results.exists() or (out / "results.json").exists():
         return False
@@ -32,7 +32,7 @@ def keep(run: Path, commit: str = "", folder: Path = KEPT) -> bool:
     ]
     out.mkdir(parents=True, exist_ok=True)
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    config["log"]["dir"] = "runs"  # where it lay is the machine's own affair
+    config["log"]["dir"] = "runs"  # its location matters only to that machine
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     (out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in curve))
     machine = environment()

@@ -37,7 +37,7 @@ class Case:
 class Filled:
     """The replay that `trainer.build` makes for a case, full, with timesteps to feed it.
 
-    compiled: by graphs, for so many batches at once; empty: not.
+    compiled: use graphs, for these numbers of batches at once; empty: eager.
     """
 
     def __init__(self, case: Case, replay: ReplayConfig | None = None, *, compiled: Sequence[int] = ()) -> None:
@@ -59,7 +59,7 @@ class Filled:
             self.add(i)
 
     def add(self, i: int) -> None:
-        """Add what happens in a step of all environments."""
+        """Add one step of all environments."""
         self.memory.add(self.timesteps[i % 16], self.choice, self.timesteps[(i + 1) % 16])
 
 

@@ -1,17 +1,17 @@
-"""Checkpoints while training: how long the loop stands still, what is written, what memory it takes.
+"""Checkpoints while training: how long the loop pauses, what is written, how much memory it takes.
 
     python -m benchmarks.checkpoint [--megabytes 400] [--repeats 5] [--short]
 
 A replay of 84x84 frames stacked by four (8 environments) with priorities, and weights and moments of the Nature CNN, as
-one rank has them. In turn: a full save that training waits for, and what a run does, a save in a thread beside the
-training that writes what changed since the last checkpoint but one (`trainer.checkpoint.Saver`). Between two saves
-`--env-steps` are added, by default 100 for every second of a minute.
+one rank has them. In turn: a full save that training waits for, and what a run does, a save in a background thread that
+writes what changed since the last checkpoint but one (`trainer.checkpoint.Saver`). Between two saves `--env-steps` are
+added, by default a minute's at 100 per second.
 
-The loop in the meantime adds, samples and gives new priorities, `--pace` times a second. `longest step` is the longest
-of these while a checkpoint is being written, beside that of as many steps without one: what the thread costs the
-training besides the pause. `memory` is how far the resident set of the process grew above what it was, during a save,
-less the copies of small tensors, which are counted by themselves; training allocates meanwhile, so it scatters by some
-MB. The last checkpoint is read back and compared bit for bit.
+Meanwhile the loop adds, samples and gives new priorities, `--pace` times a second. `longest step` is the longest of
+these while a checkpoint is being written, next to that of as many steps without one: what the thread costs training
+besides the pause. `memory` is how far the resident set of the process grew during a save, less the copies of small
+tensors, which are counted separately; training allocates meanwhile, so it scatters by a few MB. The last checkpoint is
+read back and compared bit for bit.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ROW = 84 * 84 + 17
 """Bytes of a stored transition, without its priority."""
 ENVS, BATCH = 8, 32
 WEIGHTS = 1_693_362
-"""Of the Nature CNN with 18 actions; as many of its target network and of each of two moments."""
+"""Of the Nature CNN with 18 actions; its target network and each of two moments have as many."""
 
 
 class Alone:
@@ -162,7 +162,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 def save_beside(
     trainer: Trainer, saver: checkpoint.Saver, disk: CountingDisk, step: int, pace: float
 ) -> dict[str, float]:
-    """Save as a run does and go on training until it is stored; times in ms, sizes in MB."""
+    """Save as a run does and keep training until it is stored; times in ms, sizes in MB."""
     disk.sizes.clear()
     small, _, _ = codec.encode_with_blocks({"all": trainer.replicated, "own": trainer.shards(moving=True)})
     copies = sum(tensor.nbytes for tensor in small.values())
@@ -196,7 +196,7 @@ def save_waiting(trainer: Trainer, root: Path, step: int) -> dict[str, float]:
 
 
 def read_back(root: Path, expected: State) -> bool:
-    """Compare the newest checkpoint with what the memory was."""
+    """Compare the newest checkpoint with the memory as it was."""
     found = checkpoint.latest(root, warn=print)
     assert found is not None
     replay = checkpoint.load(found, [0]).shards[0]["replay"]
@@ -210,7 +210,7 @@ def read_back(root: Path, expected: State) -> bool:
 
 
 def _steps(trainer: Trainer, pace: float, more: Any) -> list[float]:
-    """Train at a pace while `more` says so; return how long each step took [s]."""
+    """Train at `pace` steps per second while `more` is true; return how long each step took [s]."""
     took: list[float] = []
     while more(len(took)):
         began = time.perf_counter()
@@ -221,7 +221,7 @@ def _steps(trainer: Trainer, pace: float, more: Any) -> list[float]:
 
 
 def _resident(*, reset: bool) -> int:
-    """Return the resident set [bytes]; from here on, if `reset`, its peak is counted anew (Linux)."""
+    """Return the resident set [bytes]; with `reset`, its peak is measured from here on (Linux)."""
     if reset:
         Path("/proc/self/clear_refs").write_text("5")
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -235,7 +235,7 @@ def _peak() -> int:
 
 
 def report(row: dict[str, Any]) -> str:
-    """Return the row in words."""
+    """Return the row as text."""
     numbers = row["numbers"]
 
     def line(name: str, values: Sequence[float], digits: int) -> tuple[str, str, str]:
@@ -244,12 +244,12 @@ def report(row: dict[str, Any]) -> str:
     lines = [
         line("pause of the loop [ms]", numbers["pause"], 1),
         line("  the same, with everything to write [ms]", numbers["first_pause"], 1),
-        line("a full save that is waited for [ms]", numbers["waited"], 0),
-        line("until it is stored, beside training [ms]", numbers["stored"], 0),
+        line("blocking full save [ms]", numbers["waited"], 0),
+        line("until stored, while training [ms]", numbers["stored"], 0),
         line("written [MB]", numbers["written"], 1),
         line("  of [MB]", numbers["total"], 1),
         line("copies of small tensors [MB]", numbers["copies"], 1),
-        line("memory besides [MB]", numbers["memory"], 1),
+        line("additional memory [MB]", numbers["memory"], 1),
         line("  the same, with everything to write [MB]", numbers["first_memory"], 1),
         line("longest step meanwhile [ms]", numbers["longest"], 1),
         line("  without a save [ms]", numbers["longest_without"], 1),

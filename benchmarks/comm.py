@@ -1,18 +1,18 @@
-"""What two ranks pay for staying together: the gradient exchange beside a bare all-reduce of the same bytes.
+"""What two ranks pay for staying in sync: the gradient exchange against a bare all-reduce of the same bytes.
 
     python -m benchmarks.comm [--ranks 2] [--repeats N] [--calls N] [--strategies all]
 
 Starts gloo ranks on this machine, one thread each, and measures on rank 0, interleaved:
 
 - `bare`: `dist.all_reduce` of a tensor as long as the gradient.
-- `exchange`: `Sync.step` of kind flat with nothing behind the exchange, neither clip nor optimizer. The limit holds
+- `exchange`: `Sync.step` of kind flat with nothing after the exchange, neither clip nor optimizer. The limit is on
   exchange / bare. It goes through shared memory, the bare one and `sockets` over the loopback.
 - `alone`, `flat`, `ddp`: a whole update (losses, backward, exchange, Adam) without exchange and with either kind. The
   faster of the two is what `--sync.kind` should be.
 
-With `--strategies`, a whole update by each of them besides: its time less that of `alone` beside the bare all-reduce,
+With `--strategies`, also a whole update by each of them: its time less that of `alone`, against the bare all-reduce,
 and its bytes on the wire, all ranks together, as the trainer counts them, by formula, and on the loopback device
-(comm_bytes.py). The trainer's count has to be the formula's.
+(comm_bytes.py). The trainer's count has to equal the formula's.
 
 Networks: MLP 120-84 on CartPole vectors with batch 128, Nature CNN on 84x84x4 frames with batch 32, over all ranks.
 """
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def judged(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the row with what is asked of it: an exchange that costs little, and bytes that are the formulas."""
+    """Return the row with its verdict: the exchange must cost little, and the bytes must equal the formulas'."""
     exact = all(one["counted"] == one["formula"] for one in row["strategies"].values())
     return row | {"limit": LIMIT, "pass": row["ratio"] <= LIMIT and exact}
 
@@ -117,7 +117,7 @@ class Asked(NamedTuple):
 
 
 def _rank(rank: int, world_size: int, port: int, asked: Asked) -> None:
-    """Be one rank: every rank measures, rank 0 writes."""
+    """Run as one rank: every rank measures, rank 0 writes."""
     if asked.namespace is not None:
         enter(asked.namespace)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
@@ -175,14 +175,14 @@ def _measure_here(ranks: Ranks, asked: Asked) -> dict[str, Any]:
 
 
 def _bytes(update: Update, name: str, ranks: Ranks, calls: int) -> dict[str, Any]:
-    """Return the bytes of one update, all ranks together, three times over. A collective."""
+    """Return the bytes of one update, all ranks together, in three ways. A collective."""
     sync = update.sync
     calls = -(-calls // 16) * 16  # whole periods of local SGD
-    shared, sync.wire.shared = sync.wire.shared, None  # so that a loopback sees it
+    shared, sync.wire.shared = sync.wire.shared, None  # so that the loopback sees it
     with sync.agreed():
         pass
     update.run(16)
-    ranks.gather(None)  # nothing is under way
+    ranks.gather(None)  # nothing is in flight
     sync.report()
     ranks.gather(None)
     before = loopback()
@@ -228,7 +228,7 @@ class Update:
         self.learner.drain()
 
     def exchange(self, calls: int) -> None:
-        """Only meet: the step that follows the exchange is taken out for as long."""
+        """Only exchange: the optimizer step that follows is taken out meanwhile."""
         held = self.sync.clipped.step
         self.sync.clipped.step = _no_step  # type: ignore[method-assign]
         for _ in range(calls):
@@ -244,7 +244,7 @@ def _no_step(max_norm: float, norm: Tensor | None = None) -> Tensor:
 
 
 def report(rows: list[dict[str, Any]]) -> str:
-    """Return the rows in words."""
+    """Return the rows as text."""
     kinds = ("bare", "exchange", "alone", "flat", "ddp")
     lines = [
         (
@@ -262,7 +262,7 @@ def report(rows: list[dict[str, Any]]) -> str:
 
 
 def report_strategies(row: dict[str, Any]) -> str:
-    """Return what each strategy sends, and how long that takes, in words."""
+    """Return what each strategy sends, and how long that takes, as text."""
     lines = []
     for name, one in row["strategies"].items():
         verdict = "" if one["counted"] == one["formula"] else "  NOT THE FORMULA"

@@ -1,8 +1,8 @@
 """Bytes on the wire of one update by each strategy: its formula, what the trainer counts, and what the loopback saw.
 
-The formulas are written down here once more, for gloo and with nothing of the trainer's own count in them. The loopback
-device counts whole packets: headers, acknowledgements and gloo's hand-shakes come on top. In a network namespace of its
-own it counts nothing of anybody else.
+The formulas are written down again here, for gloo and independently of the trainer's own count. The loopback device
+counts whole packets: headers, acknowledgements and gloo's handshakes come on top. In its own network namespace it
+counts no other traffic.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _all_reduce(of: Shape) -> float:
 
 def _zero1(of: Shape) -> float:
     padded = -(-of.count // (16 * of.ranks)) * 16 * of.ranks * 4
-    return 3 * padded * of.peers + 4 * of.ranks * of.peers  # gloo makes reduce-scatter of an all-reduce; and the norm
+    return 3 * padded * of.peers + 4 * of.ranks * of.peers  # gloo's reduce-scatter is an all-reduce; plus the norm
 
 
 def _fp16(of: Shape) -> float:
@@ -112,7 +112,7 @@ def loopback() -> int:
 
 @contextmanager
 def private_loopback() -> Iterator[str | None]:
-    """Make a namespace that has a loopback device alone; None where that is not permitted."""
+    """Make a namespace that has only a loopback device; None where that is not permitted."""
     if why_not() is not None:
         yield None
         return

@@ -3,8 +3,8 @@
     python -m benchmarks.envs [--device] [--env ID ...] [--num-envs N ...] [--seconds S] [--repeats R] [--threads T]
 
 An env step is one environment stepped once (in Atari 4 frames). Backends of one environment are measured in turn; the
-ratio is to the first of them, within a turn. `--device`: games of tensors, eager (torch) and as one graph (compiled),
-beside the backend that `auto` chooses. Medians; the rows go to results/envs.jsonl.
+ratio is to the first of them, within a turn. `--device`: games written in PyTorch, eager (torch) and as one graph
+(compiled), next to the backend that `auto` chooses. Medians; the rows go to results/envs.jsonl.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ DEVICE: Cases = (
 
 
 def build(kind: str, env_id: str, num_envs: int, threads: int = 0) -> Backend:
-    """Return a backend; `compiled` is that of tensors with its step as one graph."""
+    """Return a backend; `compiled` is the one written in PyTorch with its step as one graph."""
     seeds = list(range(num_envs))
     backend = make_backend("torch" if kind == "compiled" else kind, env_id, num_envs, seeds, threads=threads)
     if isinstance(backend, DeviceBackend) and kind == "compiled":
@@ -78,7 +78,7 @@ def measure(backends: list[Backend], seconds: float, repeats: int) -> list[list[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", action="store_true", help="the games of tensors, beside what auto chooses")
+    parser.add_argument("--device", action="store_true", help="games written in PyTorch, next to what auto chooses")
     parser.add_argument("--env", nargs="+", help="ids; default: one of each backend")
     parser.add_argument("--num-envs", nargs="+", type=int, default=[8, 64], help="environments of the vector env")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a repeat")

@@ -1,4 +1,4 @@
-"""Learning curves of several methods on several tasks as one figure: a panel a task, a colour a method."""
+"""Learning curves of several methods on several tasks as one figure: a panel per task, a colour per method."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = {"DQN": "#0072b2", "Double+Dueling+PER": "#e69f00", "Rainbow": "#cc79a7", "PQN": "#009e73"}
-"""Told apart without red and green as well (Okabe & Ito 2008)."""
+"""Distinguishable with red-green colour blindness (Okabe & Ito 2008)."""
 PANEL, DPI = (3.9, 2.9), 160
 
 
@@ -79,9 +79,9 @@ def _dress(axes: Axes, task: str) -> None:
 
 
 def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """Name each method once, beneath all panels, and what the axes are."""
+    """Name each method once, below all panels, and label the axes."""
     named = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.supxlabel("env steps", x=0.3, fontsize=11, color=INK)  # beside the names
+    figure.supxlabel("env steps", x=0.3, fontsize=11, color=INK)  # next to the legend
     figure.supylabel("training return", fontsize=11, color=INK)
     if named:
         figure.legend(

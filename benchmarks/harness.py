@@ -33,7 +33,7 @@ __all__ = (
 
 
 def cartpole(num_envs: int = 64) -> Config:
-    """CleanRL's CartPole settings on `num_envs` environments, at the same replay ratio; exploration does not change.
+    """CleanRL's CartPole settings on `num_envs` environments, at the same replay ratio; exploration is constant.
 
     Its epsilon is the mean of the schedule over a whole run, because a random action may cost less than a greedy one.
     """
@@ -49,7 +49,7 @@ def cartpole(num_envs: int = 64) -> Config:
 
 
 def minatar() -> Config:
-    """MinAtar Breakout as its preset has it, on 16 environments and a memory that fills at once."""
+    """MinAtar Breakout as in its preset, on 16 environments and with a memory that fills quickly."""
     config = PRESETS["minatar"]()
     return replace(
         config,
@@ -59,13 +59,13 @@ def minatar() -> Config:
 
 
 def atari() -> Config:
-    """Atari Breakout as its preset has it, with a memory that fills at once."""
+    """Atari Breakout as in its preset, with a memory that fills quickly."""
     config = PRESETS["atari"]()
     return replace(config, replay=replace(config.replay, capacity=20_000, learning_starts=1_000))
 
 
 def toy() -> Config:
-    """The debug preset, for a look at the benchmark itself."""
+    """The debug preset, for trying the benchmark itself."""
     return PRESETS["debug"]()
 
 
@@ -73,7 +73,7 @@ WORKS: dict[str, Callable[[], Config]] = {"cartpole": cartpole, "minatar": minat
 
 
 def of_preset(name: str) -> Config:
-    """Return a work, or a preset with a memory that fills at once."""
+    """Return a work, or a preset with a memory that fills quickly."""
     if name in WORKS:
         return WORKS[name]()
     config = PRESETS[name]()
@@ -82,7 +82,7 @@ def of_preset(name: str) -> Config:
 
 
 def cpu_time(work: Callable[[], object]) -> float:
-    """Return how long this process computes for `work` [s]: on one thread what it takes, whoever else is busy."""
+    """Return the CPU time this process spends on `work` [s]: on one thread what it takes, whatever the load."""
     began = time.process_time()
     work()
     return time.process_time() - began
@@ -103,7 +103,7 @@ def _wait() -> None:
 
 
 def interleaved(works: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Call every work once a repeat, in turn; return what each returned, repeat by repeat."""
+    """Call every work once per repeat, in turn; return what each returned, repeat by repeat."""
     told: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(repeats):
         for name, work in works.items():
@@ -116,7 +116,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Return smallest and largest in words."""
+    """Return smallest and largest as text."""
     return f"{min(values):.{digits}f}-{max(values):.{digits}f}"
 
 

@@ -1,9 +1,9 @@
-"""CPU time of the layers of the Nature CNN alone, beside their arithmetic: by layout in memory and by precision.
+"""CPU time of the layers of the Nature CNN alone, against their arithmetic: by memory layout and precision.
 
     python -m benchmarks.layers [--batch N] [--repeats N] [--calls N]
 
-A layer is called forward, and for the gradients of its weights and of its input, each by itself, on one thread. `floor`
-is what one of these takes at the speed of a large product of matrices on the same core.
+A layer's forward pass and the gradients of its weights and of its input are each measured alone, on one thread. `floor`
+is what one of these takes at the speed of a large matrix product on the same core.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.harness import cpu_time, interleaved, median, spread, table
 from benchmarks.rows import write_rows
 
 SIDE = 1024
-"""Of the square matrices whose product says what a core can do."""
+"""Of the square matrices whose product shows what a core can do."""
 LAYOUTS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PARTS = ("forward", "weights", "input")
@@ -32,11 +32,11 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "3x3, 64 -> 64": (lambda: nn.Conv2d(64, 64, 3), (64, 9, 9)),
     "3136 -> 512": (lambda: nn.Linear(3136, 512), (3136,)),
 }
-"""Those of Mnih et al. 2015, by name: what makes one, and the shape of what it is given."""
+"""Those of Mnih et al. 2015, by name: a constructor, and the shape of the input."""
 
 
 def parts(layer: nn.Module, x: Tensor) -> dict[str, Callable[[], object]]:
-    """Return what calls each part of a layer by itself."""
+    """Return a call of each part of a layer by itself."""
     x = x.requires_grad_()
     out = layer(x)
     gradient = torch.ones_like(out)
@@ -62,7 +62,7 @@ def measure(batch: int, repeats: int, calls: int) -> list[dict[str, Any]]:
     cases = {}
     for (name, (make, shape)), layout, dtype in product(LAYERS.items(), LAYOUTS, DTYPES):
         if len(shape) == 1 and layout == "channels last":
-            continue  # there is but one way for vectors to lie
+            continue  # vectors have only one layout
         layer = make().to(DTYPES[dtype])
         x = torch.randn(batch, *shape).to(DTYPES[dtype], memory_format=LAYOUTS[layout])
         cases[name, layout, dtype] = 2 * layer(x).numel() * next(layer.parameters())[0].numel()
@@ -93,7 +93,7 @@ def edges(values: list[float]) -> tuple[float, float]:
 
 
 def report(rows: list[dict[str, Any]]) -> str:
-    """Return the rows in words."""
+    """Return the rows as text."""
     lines = [
         (
             f"{row['layer']}, {row['layout']}, {row['dtype']}",

@@ -6,10 +6,10 @@
     python -m benchmarks.learning --table minatar                    # tasks x methods, of the runs that are kept
 
 Each run is `lockstep train PRESET --seed S` with one rank and one thread. A row holds the final greedy evaluation of
-every seed; the table their mean and standard deviation over seeds. Runs lie in runs/learning/PRESET-sSEED and a
-finished one is not run again. `--keep` and `--table` train nothing: the table is made of the runs that are kept in the
-repository (benchmarks/archive.py), so that it can grow over several machines and days; it prints the markdown of
-docs/algorithms.md, draws the curves into docs/images and, where no run is missing, appends rows.
+every seed; the table their mean and standard deviation over seeds. Runs are in runs/learning/PRESET-sSEED and a
+finished one is not run again. `--keep` and `--table` train nothing: the table is made of the runs kept in the
+repository (benchmarks/archive.py), so that it can grow over several machines and days; `--table` prints the markdown of
+docs/algorithms.md, draws the curves into docs/images and, if no run is missing, appends rows.
 """
 
 from __future__ import annotations

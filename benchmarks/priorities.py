@@ -25,7 +25,7 @@ ALPHA, BETA = 0.6, 0.4
 
 
 class Ours:
-    """A full prioritized memory whose transitions all have priorities of their own."""
+    """A full prioritized memory in which every transition has its own priority."""
 
     parts = ("add", "cycle", "tree")
 

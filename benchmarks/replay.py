@@ -5,16 +5,16 @@
 
 Uniform: CartPole vectors (64 environments, batch 128) and 84x84 frames stacked by four (8 environments, batch 32), each
 with n-step 1 and 3. `add` is one step of all environments, `sample` one batch, `sample 8` a batch where eight of a step
-are gathered at once, as the loop does. Bytes are counted on the tensors of a full memory. Beside it, interleaved,
+are gathered at once, as in the loop. Bytes are counted on the tensors of a full memory. Compared, interleaved, with
 cpprb and TorchRL (n = 1), and Stable-Baselines3's ReplayBuffer (NStepReplayBuffer for n = 3).
 
 Prioritized: a million vectors (64 environments); `sample + update` draws 256 with all that belongs to them and gives
-them new priorities. Beside it, interleaved, cpprb and TorchRL. See benchmarks/priorities.py.
+them new priorities. Compared, interleaved, with cpprb and TorchRL. See benchmarks/priorities.py.
 
-Ours is measured as it is by default, and as compiled graphs (--runtime.compile). Peers are there if `--install` was run
-(which also compiles TorchRL's tree, from the sources in its own wheel, where the wheel was built for another torch).
+Ours is measured with its defaults, and as compiled graphs (--runtime.compile). Peers take part if `--install` was run
+(which also compiles TorchRL's tree, from the sources in its own wheel, if the wheel was built for another torch).
 Memories are full before measuring; all return batches of the type that they store, uint8 frames included. One thread
-each, and CPU time on all sides, so that what else runs on the machine counts little.
+each, and CPU time on all sides, so that other load on the machine counts little.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ HOMES_OF = {"sb3": "sb3", "cpprb": "replay", "torchrl": "replay"}
 """Peer -> the environment in which it answers."""
 HOMES = tuple(dict.fromkeys(HOMES_OF.values()))
 LIMIT = 1.0
-"""How many times our time, compiled, a peer takes at least."""
+"""A peer has to take at least this many times our compiled time."""
 AT_ONCE = 8
 """Batches that one gather serves in `sample 8`."""
 
@@ -104,7 +104,7 @@ def measure(
         return 0.0
 
     each |= {who: functools.partial(ask, who) for who in peers}
-    interleaved(each, 1)  # fills the peers' memories, warms all
+    interleaved(each, 1)  # fills the peers' memories, warms up all
     for answers in theirs.values():
         answers.clear()
     took = interleaved(each, repeats)
@@ -144,7 +144,7 @@ class Ours:
         self._sample(1, self.calls)
 
     def sample_many(self) -> None:
-        """As many batches, in groups: what `calls` batches take is what is measured."""
+        """Draw as many batches, in groups: the time of `calls` batches is measured."""
         self._sample(AT_ONCE, -(-self.calls // AT_ONCE))
 
     def _sample(self, at_once: int, times: int) -> None:
@@ -161,7 +161,7 @@ def bytes_of(memory: ReplayMemory) -> int:
 
 
 def report(rows: list[dict[str, Any]]) -> str:
-    """Return the rows in words."""
+    """Return the rows as text."""
     lines = []
     for row in rows:
         us = row["us"]
@@ -178,14 +178,14 @@ def report(rows: list[dict[str, Any]]) -> str:
 
 
 class Work(NamedTuple):
-    """What is measured: of which cases, of whom, and which of its parts the limit is for."""
+    """What is measured: the cases, our memory, and the part that the limit is for."""
 
     cases: Sequence[Case]
     ours: type[Ours] | type[priorities.Ours]
     part: str
 
     def peers(self, case: Case) -> tuple[str, ...]:
-        """Return who can do that: several environments and several steps at once are not everybody's."""
+        """Return the peers that can do this: not all combine several environments with n-step returns."""
         return ("sb3",) if case.n_step > 1 else tuple(HOMES_OF) if self.part == "sample" else ("cpprb", "torchrl")
 
 

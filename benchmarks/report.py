@@ -1,4 +1,4 @@
-"""One page of all that was measured about scaling: self-contained HTML, readable on a phone.
+"""One page of all scaling measurements: self-contained HTML, readable on a phone.
 
     python -m benchmarks.report [--rows DIR] [--page FILE] [--image [FILE]]
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH = 4.1
-"""Inches of a picture: a phone's width, so that its letters stay legible there."""
+"""Width of a picture [inches]: a phone's, so that its text stays legible there."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """A picture with what it says; draw: into axes; rows: of its table, the first is the header."""
+    """A picture and its explanation; draw: into axes; table: its rows, the first is the header."""
 
     title: str
     text: str
@@ -118,7 +118,7 @@ def deck(rows: Rows) -> list[Card]:
     if checks:
         cards.append(
             Card(
-                "Measured beside predicted",
+                "Measured vs predicted",
                 "A model that has seen 1 and 2 ranks says what 4 will do (benchmarks/simulate).",
                 lambda axes: figures.predicted(axes, checks),
                 1.3 + 0.26 * len(checks),
@@ -179,8 +179,8 @@ def _speed_table(rows: Sequence[maths.Row]) -> list[list[str]]:
 SCENARIO_TEXT = {
     "even": "Every rank has the same pace, and the network no limit.",
     "slow network": "Every link carries so few bits that a gradient takes longer than its computation.",
-    "slow rank": "One rank's environments take several times as long. Who waits for all goes at its pace.",
-    "stumbling ranks": "Now and then a step takes much longer, on each rank by itself: who waits for all, waits often.",
+    "slow rank": "One rank's environments take several times as long; whoever waits for all ranks runs at its pace.",
+    "stumbling ranks": "Now and then a step takes much longer, on each rank by itself: waits for all are frequent.",
 }
 
 
@@ -237,7 +237,7 @@ def _gpus(row: maths.Row) -> str:
 
 
 def picture(rows: Rows, out: Path) -> None:
-    """Draw a work's speed and return, and two slow scenarios, as far as there are rows for them, into one PNG."""
+    """Draw a work's speed and return, up to three slow scenarios and the traffic, where there are rows, as one PNG."""
     from matplotlib.figure import Figure
 
     draws: list[Callable[[Any], None]] = []

@@ -1,4 +1,4 @@
-"""The pictures of the report, each drawn into axes that it is given: for a page as SVG, for docs/images as PNG."""
+"""The pictures of the report, each drawn into given axes: for a page as SVG, for docs/images as PNG."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
-# by family: who averages every gradient is blue, who sends less is orange, who does not wait for all is green or purple
+# by family: averaging every gradient is blue, sending less is orange, not waiting for all is green or purple
 STYLE: dict[str, tuple[str, str]] = {
     "flat": ("#0b3c6f", "o"),
     "sockets": ("#5b7ea6", "H"),
@@ -40,7 +40,7 @@ BELOW = 0.36
 
 
 def speed(axes: Axes, rows: Sequence[Row], work: str, mode: str) -> None:
-    """Draw env steps/s against ranks, both logarithmic, beside the ideal line."""
+    """Draw env steps/s against ranks, both logarithmic, with the ideal line."""
     mine = [row for row in rows if (row["work"], row["mode"]) == (work, mode)]
     base = min(mine, key=lambda row: row["ranks"])
     counts = sorted({row["ranks"] for row in mine})
@@ -68,7 +68,7 @@ def speed(axes: Axes, rows: Sequence[Row], work: str, mode: str) -> None:
 
 
 def breakdown(axes: Axes, rows: Sequence[Row], work: str, mode: str) -> None:
-    """Draw the share of each part of rank 0's time as a bar for each strategy, on one rank and on the most."""
+    """Draw the shares of rank 0's time as a bar per strategy on the most ranks, and of one on the fewest."""
     mine = [row for row in rows if (row["work"], row["mode"]) == (work, mode)]
     most = max(row["ranks"] for row in mine)
     shown = [row for row in mine if row["ranks"] == min(r["ranks"] for r in mine)][:1]
@@ -121,7 +121,7 @@ def returns(axes: Axes, rows: Sequence[Row], work: str, mode: str, by: str) -> N
 
 
 def rates(axes: Axes, rows: Sequence[Row], scenario: str) -> None:
-    """Draw gradients/s of all ranks for each strategy; at the end of each bar stands the return it reached."""
+    """Draw gradients/s of all ranks for each strategy, each bar labelled with the return it reached."""
     mine = sorted((row for row in rows if row["scenario"] == scenario), key=_rank_of)
     names = [row["strategy"] for row in mine]
     values = [_middle(row["gradients_per_s"]) for row in mine]
@@ -151,7 +151,7 @@ def slow_returns(axes: Axes, rows: Sequence[Row], scenario: str) -> None:
 
 
 def predicted(axes: Axes, checks: Sequence[Any]) -> None:
-    """Draw what the model says of more ranks, from fewer, beside what was measured (benchmarks/simulate)."""
+    """Draw what the model predicts for more ranks, from fewer, and what was measured (benchmarks/simulate)."""
     names = [f"{one.strategy}, {one.mode}, {one.work.split()[0]}" for one in checks]
     axes.barh(names, [one.measured for one in checks], color="#bcd7ee", height=0.7, label="measured")
     marks = [one.predicted for one in checks]
@@ -164,7 +164,7 @@ def predicted(axes: Axes, checks: Sequence[Any]) -> None:
 
 
 def order(rows: Sequence[Row]) -> list[str]:
-    """Return the strategies of rows, as STYLE has them; others last."""
+    """Return the strategies of rows, in the order of STYLE; others last."""
     return list(dict.fromkeys(row["strategy"] for row in sorted(rows, key=_rank_of)))
 
 
@@ -182,7 +182,7 @@ def dress(axes: Axes, title: str) -> None:
 
 
 def legend(axes: Axes) -> None:
-    """Name what was drawn below the axes and their label, where it can hide nothing."""
+    """Put the legend below the axes and their label, where it hides nothing."""
     from matplotlib.transforms import ScaledTranslation
 
     handles, labels = axes.get_legend_handles_labels()

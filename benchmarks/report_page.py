@@ -1,4 +1,4 @@
-"""The page around the pictures of benchmarks/report.py: one column on a phone, two on a screen; nothing is loaded."""
+"""The page around the pictures of benchmarks/report.py: one column on a phone, two on a screen; it loads nothing."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def page(machines: str, commands: Sequence[str], sections: Sequence[str]) -> str
 
 
 def section(title: str, text: str, picture: str, rows: Sequence[Sequence[str]]) -> str:
-    """Return a card: a heading, what the picture says, the picture, and its numbers, folded away."""
+    """Return a card: a heading, an explanation, the picture, and its numbers, folded away."""
     return (
         f'<section class="card"><h2>{html.escape(title)}</h2><p>{html.escape(text)}</p>'
         f"{picture}{_table(rows) if rows else ''}</section>"
@@ -82,7 +82,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def svg(draw: Callable[[Axes], None], size: tuple[float, float], title: str, name: str) -> str:
-    """Return a picture as an SVG element that is as wide as its place; `name` keeps its ids its own."""
+    """Return a picture as an SVG element that fills the width available; `name` keeps its ids unique."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

@@ -68,7 +68,7 @@ def read_cell(folder: Path, preset: str, seeds: Sequence[int]) -> Cell:
 
 
 def aggregate(suite: Suite, cells: Cells, seeds: Sequence[int]) -> dict[str, Interval]:
-    """Return the aggregate of every method whose runs have all finished; of none before those of the reference have."""
+    """Return the aggregate of every method whose runs have all finished; of none until the reference's have."""
     if suite.reference is None:
         return {}
     whole = [m for m in suite.methods if all((c := cells.get((m, t))) and c.complete(seeds) for t in suite.tasks)]
@@ -91,7 +91,7 @@ def interquartile_means(scores: Mapping[str, Any]) -> dict[str, Interval]:
     except ImportError as error:
         raise ImportError("The aggregate needs rliable: pip install 'lockstep[bench]'.") from error
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # between rliable and arch: how the seed is handed on
+        warnings.simplefilter("ignore", FutureWarning)  # between rliable and arch: how the seed is passed on
         before = np.random.get_state()  # rliable draws from here, whatever random state it is given
         np.random.seed(0)
         try:
@@ -104,7 +104,7 @@ def interquartile_means(scores: Mapping[str, Any]) -> dict[str, Interval]:
 
 
 def markdown(suite: Suite, cells: Cells, seeds: Sequence[int]) -> list[str]:
-    """Return the lines of the table, a method each. An unfinished cell says how many of its seeds have finished."""
+    """Return the lines of the table, one per method. An unfinished cell says how many of its seeds have finished."""
     aggregates = aggregate(suite, cells, seeds)
     titles = ["method", *suite.tasks, *(["IQM [95%]"] if suite.reference else []), "command"]
     lines = [titles, ["---"] * len(titles)]
@@ -127,7 +127,7 @@ def _show(cell: Cell | None, seeds: Sequence[int]) -> str:
 
 
 def rows(name: str, suite: Suite, cells: Cells, seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """Return what the table holds, a method each, for the results file."""
+    """Return the content of the table, one row per method, for the results file."""
     aggregates = aggregate(suite, cells, seeds)
     found = []
     for method in suite.methods:

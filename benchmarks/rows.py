@@ -1,4 +1,4 @@
-"""Rows of measurements: each stands beside its hardware, versions, commit and command, in results/NAME.jsonl.
+"""Rows of measurements, each with its hardware, versions, commit and command, in results/NAME.jsonl.
 
 No host names and no absolute paths are written.
 """
@@ -47,7 +47,7 @@ def write_rows(name: str, rows: list[dict[str, Any]], folder: Path | None = None
 
 
 def _command() -> str:
-    """Return `python -m module arguments`; of an argument that is an absolute path, its last part."""
+    """Return `python -m module arguments`, with absolute paths reduced to their last part."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = f"-m {spec.name}" if spec is not None else Path(sys.argv[0]).name
     arguments = [Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:]]

@@ -1,20 +1,20 @@
-"""Weak and strong scaling: what more ranks bring, by each way to keep them together, and what it costs in learning.
+"""Weak and strong scaling: what more ranks bring with each sync strategy, and what that costs in learning.
 
     python -m benchmarks.scaling [--work paced] [--ranks 1 2 4] [--strategies flat ddp ...] [--modes weak strong]
     python -m benchmarks.scaling --suite cpu              # all that docs/distributed.md shows, in half an hour
     python -m benchmarks.scaling --short                  # a look at the benchmark itself, in seconds
     torchrun ... -m benchmarks.scaling --out DIR [...]    # every rank of an allocation; one number of ranks
 
-Each measurement is a real run, `python -m trainer train ...` on so many ranks, read from its own metrics.jsonl: env
+Each measurement is a real run, `python -m trainer train ...` on that many ranks, read from its own metrics.jsonl: env
 steps/s and the share of each part once it learns, bytes on the wire (`Wire.sent`), and the return over env steps and
-over seconds: speed that costs learning shows there. Repeats are interleaved and have seeds of their own. Strategies
-and works are data in scaling_cases.py; one that the trainer refuses is left out, and told. Arguments that are not known
-here go to the trainer.
+over seconds, which shows speed bought with learning. Repeats are interleaved and have their own seeds. Strategies and
+works are data in scaling_cases.py; one that the trainer refuses is left out and reported. Unknown arguments go to the
+trainer.
 
 Strong: the same run on any number of ranks. Weak: `--env-steps` per rank, with `--scale.world weak`. Efficiency is env
-steps/s per rank beside those of one rank. Shares are rank 0's; under `ddp`, and wherever an exchange hides behind the
-backward pass, waiting for it counts as learning. What a machine leaves of a rank's speed with others beside it (caches,
-memory and clock are shared) tells the strategy `apart`, whose replicas never meet.
+steps/s per rank relative to one rank. Shares are rank 0's; under `ddp`, and wherever an exchange hides behind the
+backward pass, waiting for it counts as learning. The strategy `apart`, whose replicas never meet, shows what the
+machine leaves of a rank's speed when others run next to it (caches, memory and clock are shared).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from benchmarks.scaling_runs import (
 from trainer.runtime.launched import Launch
 
 DEADLINE = 600.0
-"""After this a run is ended and told as failed [s]."""
+"""After this a run is ended and reported as failed [s]."""
 ROWS = 20
 """Rows of metrics in a run."""
 FLAGS = STRATEGIES | APART
@@ -67,13 +67,13 @@ def parser() -> argparse.ArgumentParser:
     asks.add_argument("--out", type=Path, help="folder of rows and runs; default: benchmarks/results, without runs")
     asks.add_argument("--suite", choices=SUITES, help="several benchmarks, one after the other")
     asks.add_argument("--short", action="store_true", help="the suite `short`")
-    asks.add_argument("--inside", action="store_true", help="torchrun started this process (found out by itself)")
+    asks.add_argument("--inside", action="store_true", help="torchrun started this process (detected automatically)")
     return asks
 
 
 @dataclass(frozen=True)
 class Case:
-    """One setting that is measured, once a repeat."""
+    """One setting, measured once per repeat."""
 
     strategy: str
     mode: str
@@ -85,7 +85,7 @@ class Case:
 
 
 Start = Callable[[Sequence[str], int, Path], AbstractContextManager[Processes]]
-"""(arguments of the trainer, ranks, folder for what they say) -> the running ranks."""
+"""(arguments of the trainer, ranks, folder for their output) -> the running ranks."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,13 +107,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def plan(strategies: Sequence[str], modes: Sequence[str], ranks: Sequence[int]) -> list[Case]:
-    """Return what is measured: on one rank the baseline alone stands for all of them."""
+    """Return the cases to measure: on one rank the baseline alone represents all strategies."""
     alone = [Case(BASELINE, mode, 1) for mode in modes if 1 in ranks]
     return alone + [Case(s, mode, n) for mode in modes for n in ranks if n > 1 for s in strategies]
 
 
 def arguments(options: argparse.Namespace, case: Case, extra: Sequence[str], folder: Path, name: str) -> list[str]:
-    """Return what is handed to the trainer for one run."""
+    """Return the trainer's arguments for one run."""
     work = WORKS.get(options.work, (options.work,))
     total = options.env_steps * (case.ranks if case.mode == "weak" else 1)
     return [
@@ -126,7 +126,7 @@ def arguments(options: argparse.Namespace, case: Case, extra: Sequence[str], fol
 def measure(
     options: argparse.Namespace, cases: Sequence[Case], extra: Sequence[str], folder: Path, start: Start
 ) -> tuple[list[dict[str, Any]], bool]:
-    """Run every case once a repeat, in turn; return the rows, and whether none failed (a refusal is no failure)."""
+    """Run every case once per repeat, in turn; return the rows, and whether none failed (refusals do not count)."""
     results: dict[Case, list[Result]] = {case: [] for case in cases}
     out: dict[Case, str] = {}
     sound = True
@@ -175,7 +175,7 @@ def _report(measured: tuple[list[dict[str, Any]], bool], out: Path | None) -> in
     """Write and print the rows; return 1 where a run failed or none is left."""
     rows, sound = measured
     if not rows:
-        print("rows: none; every run was refused or failed, as told above")
+        print("rows: none; every run was refused or failed, as reported above")
         return 1
     path = write_rows("scaling", rows, out)
     written = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -206,14 +206,14 @@ def report(rows: Sequence[maths.Row], all_rows: Sequence[maths.Row]) -> str:
 
 
 def _inside(options: argparse.Namespace, strategies: list[str], extra: Sequence[str], launch: Launch) -> int:
-    """Be one rank of an allocation: every run is a child of each rank, so that one that fails ends alone.
+    """Act as one rank of an allocation: every run is a child of each rank, so that one that fails ends alone.
 
-    Rank 0 decides and reads; the others start what it tells them, through torchrun's store, until it tells nothing.
+    Rank 0 decides and reads; the others start what it posts in torchrun's store, until it posts null.
     """
     from torch.distributed.rendezvous import rendezvous
 
     if options.ranks and options.ranks != [launch.world_size]:
-        raise SystemExit(f"--ranks {options.ranks}: torchrun started {launch.world_size}; leave --ranks away")
+        raise SystemExit(f"--ranks {options.ranks}: torchrun started {launch.world_size}; omit --ranks")
     patience = timedelta(seconds=2 * DEADLINE)
     store, _, _ = next(iter(rendezvous("env://", launch.rank, launch.world_size, timeout=patience)))
     store.set_timeout(patience)

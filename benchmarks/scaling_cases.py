@@ -20,11 +20,11 @@ STRATEGIES: dict[str, tuple[str, ...]] = {
     "server": ("--sync.kind", "server"),
     "server-async": ("--sync.kind", "server", "--sync.asynchronous", "True"),
 }
-"""One way to keep replicas together -> the flags that choose it. One that the trainer refuses is left out, and told."""
+"""One way to keep replicas together -> the flags that choose it. One the trainer refuses is left out and reported."""
 
 APART: dict[str, tuple[str, ...]] = {"apart": ("--sync.kind", "local_sgd", "--sync.period", "1000000000")}
-"""Replicas that never meet: no way to train, but what the machine leaves of a rank's speed when others run beside it.
-Part of `all` nowhere."""
+"""Replicas that never meet: not for training, but to see what the machine leaves of a rank's speed next to others.
+Never part of `all`."""
 
 BASELINE = "flat"
 """What a single rank runs: there every strategy is the plain optimizer, bit for bit."""
@@ -73,7 +73,7 @@ SUITES: dict[str, tuple[tuple[str, ...], ...]] = {
 
 
 def chosen(names: Sequence[str], asks: argparse.ArgumentParser, more: Collection[str] = ()) -> list[str]:
-    """Return the strategies that are meant; more: those that may be asked for by name besides."""
+    """Return the strategies asked for; more: others that may be named."""
     unknown = [name for name in names if name not in (*STRATEGIES, *more, "all")]
     if unknown:
         asks.error(f"--strategies {unknown[0]}: unknown; use all, or some of {', '.join((*STRATEGIES, *more))}")

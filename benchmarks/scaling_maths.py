@@ -11,7 +11,7 @@ Row = Mapping[str, Any]
 SPS, UPDATES, RETURN, SENT = "charts/SPS", "charts/updates", "charts/episodic_return", "sync/megabytes_sent"
 SHARE = "time/share_"
 PARTS = ("act", "env", "learn", "sync")
-"""What is told apart; the rest (replay, log, polls) is `other`."""
+"""The parts shown separately; the rest (replay, log, polls) is `other`."""
 POINTS = 40
 """Points kept of a curve."""
 
@@ -52,7 +52,7 @@ def seconds_of(rows: Iterable[Row]) -> list[float]:
 
 
 def speed(rows: Sequence[Row]) -> Speed:
-    """Sum up a run's metrics behind the row in which learning began. Raises ValueError where there are none."""
+    """Sum up a run's metrics after the row in which learning began. Raises ValueError where there are none."""
     logged = [row for row in rows if row.get(SPS)]
     first = next((i for i, row in enumerate(logged) if row.get(UPDATES)), len(logged))
     window, took = logged[first + 1 :], seconds_of(logged)[first + 1 :]
@@ -91,9 +91,9 @@ def thinned(points: Sequence[tuple[int, float, float]], most: int = POINTS) -> l
 
 
 def efficiency(row: Row, base: Row) -> Estimate:
-    """Return env steps/s per rank, as a share of the base's; within each repeat where both have as many.
+    """Return env steps/s per rank, as a share of the base's; within each repeat where both have equally many.
 
-    Under weak as under strong scaling 1 means: n ranks do n times the env steps of one rank in a second.
+    Under weak and strong scaling alike, 1 means that n ranks do n times the env steps of one rank per second.
     """
     mine = [rate / row["ranks"] for rate in row["env_steps_per_s"]]
     theirs = [rate / base["ranks"] for rate in base["env_steps_per_s"]]
@@ -106,7 +106,7 @@ def efficiency(row: Row, base: Row) -> Estimate:
 def base_of(row: Row, rows: Iterable[Row]) -> Row | None:
     """Return what a row's efficiency is measured against: the same work on the fewest ranks, of the same invocation.
 
-    Where that one measured a single number of ranks (an allocation is measured node count by node count), it is the
+    If that invocation had a single number of ranks (an allocation is measured node count by node count), it is the
     newest on the same kind of machine.
     """
     same = [

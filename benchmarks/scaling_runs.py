@@ -1,7 +1,7 @@
 """Real runs of the trainer as processes: started, waited for under a deadline, and read from the run folder.
 
-Ranks are started as torchrun starts them, with RANK and its like in their environment, so that each can be put where
-it is wanted: here, into a network namespace, or (inside an allocation) beside the process that torchrun started.
+Ranks are started as torchrun starts them, with RANK and the like in their environment, so that each can be put where
+it is wanted: here, into a network namespace, or (inside an allocation) next to the process that torchrun started.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from trainer.runtime.orphan import die_with_parent
 ROOT = Path(__file__).parents[1]
 QUIET = ("--log.tensorboard", "False", "--log.plot", "False", "--log.video", "False", "--checkpoint.every", "0")
 REFUSED = 2
-"""Exit status of bad input, which the trainer tells in one line."""
+"""Exit status of bad input, which the trainer reports in one line."""
 MODULE = ("-m", "trainer")
 
 
 class RunError(RuntimeError):
-    """The run cannot be measured; refused: the trainer will not have this combination."""
+    """The run cannot be measured; refused: the trainer rejects this combination."""
 
     def __init__(self, why: str, *, refused: bool = False) -> None:
         super().__init__(why)
@@ -43,7 +43,7 @@ class RunError(RuntimeError):
 
 @dataclass(frozen=True)
 class Place:
-    """Where ranks are started: what stands in front of a rank's command, and the variables that it needs there."""
+    """Where ranks are started: the prefix of a rank's command, and the variables that it needs there."""
 
     address: str = "127.0.0.1"
     prefix: Callable[[int], tuple[str, ...]] = lambda rank: ()
@@ -67,7 +67,7 @@ class Processes:
         self.popens, self.said = popens, said
 
     def wait(self, deadline: float) -> None:
-        """Wait for the end of all. Raises RunError with the trainer's own words, or at the deadline [s]."""
+        """Wait for all to end. Raises RunError with the trainer's own words, or at the deadline [s]."""
         ends = time.monotonic() + deadline
         for popen in self.popens:
             try:
@@ -86,8 +86,8 @@ class Processes:
     def last_words(self) -> str:
         lines = [line for path in self.said for line in path.read_text(errors="replace").splitlines() if line.strip()]
         ours = [line.removeprefix("lockstep: ") for line in lines if line.startswith("lockstep: ")]
-        causes = [line for line in ours if "stops, because of" not in line]
-        return (causes or ours or lines or ["it said nothing"])[-1]
+        causes = [line for line in ours if "stops because of" not in line]
+        return (causes or ours or lines or ["it printed nothing"])[-1]
 
     def kill(self) -> None:
         for popen in self.popens:
@@ -115,7 +115,7 @@ def started(
     place: Place | None = None,
     module: Sequence[str] = MODULE,
 ) -> Iterator[Processes]:
-    """Start all ranks of `trainer ARGUMENTS`; what they say goes into `folder`."""
+    """Start all ranks of `trainer ARGUMENTS`; their output goes into `folder`."""
     place = place or Place()
     common = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": place.address, "MASTER_PORT": str(free_port())}
     common |= {"LOCAL_WORLD_SIZE": "1" if place.nodes else str(ranks), **(place.variables or {})}
@@ -127,7 +127,7 @@ def started(
 
 @contextmanager
 def started_inside(arguments: Sequence[str], folder: Path, rank: int, port: int) -> Iterator[Processes]:
-    """Start this rank's part of a run under torchrun, which says all but the port to meet at."""
+    """Start this rank's part of a run under torchrun, which sets everything but the port to meet at."""
     variables = {"MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "False"}
     with _processes([[sys.executable, *MODULE, *arguments]], [variables], folder, first=rank) as processes:
         yield processes

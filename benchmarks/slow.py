@@ -3,13 +3,13 @@
     python -m benchmarks.slow [--ranks 4] [--strategies flat gossip ...] [--scenarios even "slow rank" ...]
 
 Real runs of the trainer on Catch whose steps take time but no core (slow_env.py), so that four ranks fit on two cores.
-Where it is permitted each rank sits in a network namespace of its own behind a link of a real, limited rate
-(slow_net.py); elsewhere, or with `--wire`, every exchange sleeps by its bytes (slow_wire.py).
+Where permitted, each rank is in its own network namespace behind a link of a real, limited rate (slow_net.py);
+elsewhere, or with `--wire`, every exchange sleeps in proportion to its bytes (slow_wire.py).
 
 A run gives each rank the same number of steps, and ranks that go at their own pace would wait at its end. So nothing is
-measured there: runs are much too long, the clock starts when every rank learns, and what the ranks did is counted after
-`--seconds`: gradients per second, all ranks together, and the return of the last quarter of that time. Polls and log
-rows, at which all ranks meet whatever the strategy, are put behind the end; target refreshes stay as they are.
+measured there: runs are made far too long, the clock starts when every rank learns, and what the ranks did is counted
+after `--seconds`: gradients per second, all ranks together, and the return of the last quarter of that time. Polls and
+log rows, at which all ranks meet under any strategy, are put after the end; target refreshes stay as they are.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from benchmarks.slow_net import Network, why_not
 AT_THEIR_PACE = ("flat", "ddp", "overlap", "local_sgd", "gossip", "server", "server-async")
 """Those that differ in whom they wait for; the others wait as `flat` does."""
 STARTUP = 240.0
-"""Until every rank learns [s]; then the run is given up."""
+"""Limit until every rank learns [s]; then the run is given up."""
 ENVS, EVERY, STARTS = 16, 8, 500
 """Environments, env steps per update, and env steps before the first, of all ranks."""
 
@@ -141,7 +141,7 @@ def _place(ranks: int, megabits: float | None, *, isolated: bool) -> Iterator[Pl
 
 
 def arguments(scenario: Scenario, strategy: str, seed: int, notes: Path, folder: Path) -> list[str]:
-    """Return what is handed to the trainer."""
+    """Return the trainer's arguments."""
     env = {"pace": PACE, "notes": str(notes), **scenario.env}
     never = str(10**9)
     return [
@@ -150,7 +150,7 @@ def arguments(scenario: Scenario, strategy: str, seed: int, notes: Path, folder:
         *("--total_env_steps", never, "--runtime.poll_every", never, "--log.every", never, "--eval.episodes", "0"),
         *("--runtime.device", "cpu", "--runtime.threads", "1", "--seed", str(seed)),
         *("--log.dir", str(folder), "--log.name", "run", *QUIET, *STRATEGIES[strategy]),
-        *("--sync.shared_memory", "False"),  # ranks behind links of their own have none
+        *("--sync.shared_memory", "False"),  # ranks behind separate links have none
     ]
 
 

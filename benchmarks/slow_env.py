@@ -2,8 +2,8 @@
 
     --env.id benchmarks.slow_env:PacedCatch-v0 --env.kwargs '{"pace": 0.001, "slow_rank": 1, "factor": 5}'
 
-A step of n environments sleeps n x pace seconds, as a simulator elsewhere or an accelerator would let the core rest.
-So more ranks than cores can be told apart from more ranks than the machine can feed.
+A step of n environments sleeps n x pace seconds, as a remote simulator or an accelerator would leave the core idle. So
+having more ranks than cores can be told apart from having more ranks than the machine can feed.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ NOTE_EVERY = 0.1
 
 
 class PacedCatch(VectorEnv[Any, Any, Any]):
-    """Catch behind Gymnasium's vector face.
+    """Catch behind Gymnasium's vector interface.
 
     pace: seconds of sleep per environment and step; times `factor` on the rank `slow_rank`. stumble: probability that a
-    step takes `pause` seconds more, on each rank by itself. notes: a folder for rank-R.jsonl with lines [time, vector
-    steps, episodes ended, sum of their returns], each since the beginning.
+    step takes `pause` seconds more, independently on each rank. notes: a folder for rank-R.jsonl with lines [time,
+    vector steps, episodes ended, sum of their returns], each since the beginning.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
@@ -72,7 +72,7 @@ class PacedCatch(VectorEnv[Any, Any, Any]):
         if begins.any():
             self._game.begin(begins, self.np_random)
         self._done = terminated
-        self._note(int(terminated.sum()), float(reward.sum()))  # reward comes with the end alone
+        self._note(int(terminated.sum()), float(reward.sum()))  # reward comes only at the end
         return self._game.obs(), reward, terminated, np.zeros_like(terminated), {}
 
     def _note(self, episodes: int, returns: float) -> None:
@@ -82,7 +82,7 @@ class PacedCatch(VectorEnv[Any, Any, Any]):
         now = time.time()
         if self._notes is not None and now - self._noted >= NOTE_EVERY:
             self._noted = now
-            if os.getppid() != self._parent:  # who counts was killed: such a run would never end by itself
+            if os.getppid() != self._parent:  # the counting process was killed: this run would never end by itself
                 os._exit(1)
             with self._notes.open("a") as file:
                 file.write(json.dumps([now, self._steps, self._episodes, self._returns]) + "\n")

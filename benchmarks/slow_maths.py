@@ -27,7 +27,7 @@ class Pace(NamedTuple):
 
 
 def at(notes: Sequence[Note], moment: float) -> Note:
-    """Return what a rank had done at a moment, interpolated; before the first note nothing, behind the last, that."""
+    """Return what a rank had done at a moment, interpolated: nothing before the first note, the last one after it."""
     before = Note(notes[0].time, 0.0, 0.0, 0.0)
     for note in notes:
         if note.time >= moment:

@@ -1,7 +1,7 @@
-"""A network of its own for the ranks of a run: a namespace each, one switch between, every link at a limited rate.
+"""A private network for the ranks of a run: a namespace each, one switch between them, every link at a limited rate.
 
 It is real: packets queue in the kernel's token buckets (tc tbf), so that all of torch's traffic is slowed, overlapped
-or not. It takes Linux, root (CAP_NET_ADMIN), `ip` and `tc`; `why_not` says what is missing. Nothing outside its
+or not. It needs Linux, root (CAP_NET_ADMIN), `ip` and `tc`; `why_not` says what is missing. Nothing outside its
 namespaces is touched.
 """
 
@@ -99,5 +99,5 @@ def _ip(*arguments: str) -> None:
 
 
 def call(*command: str) -> None:
-    """Run a program; CalledProcessError carries what it said."""
+    """Run a program; CalledProcessError carries its output."""
     subprocess.run(command, capture_output=True, text=True, check=True)

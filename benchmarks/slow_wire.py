@@ -1,9 +1,9 @@
-"""The trainer on a wire of a stated rate and latency, where a real one (slow_net.py) is not permitted or lacks latency.
+"""The trainer on a wire of a given rate and latency, where a real one (slow_net.py) is not permitted or lacks latency.
 
     python -m benchmarks.slow_wire --megabits 20 --latency 0.001 -- train PRESET ...
 
 Every exchange that `Wire` counts sleeps as long as its bytes, by the formula, take: latency + bytes / rate. The sleep
-lies in front of the exchange, so one that would travel beside other work (ddp, overlap) is not hidden here.
+comes before the exchange, so one that would overlap with other work (ddp, overlap) is not hidden here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trainer.sync.wire import Wire
 
 
 def slow_down(megabits: float, latency: float) -> None:
-    """Let every `Wire` of this process pay for what it sends."""
+    """Make every `Wire` of this process sleep for what it sends."""
     counted: dict[int, float] = {}  # by wire; they live as long as the process
 
     def get(wire: Wire) -> float:

@@ -1,19 +1,19 @@
-"""Time per step, split into env, act, replay, learn and sync: what the whole loop costs beside its parts alone.
+"""Time per step, split into env, act, replay, learn and sync: what the whole loop costs against its parts alone.
 
     python -m benchmarks.step [--work cartpole|minatar|atari|toy|PRESET] [--envs N] [--backend B] [--threads N]
                               [--alone] [--compile]
 
---alone measures the time for which one thread computes instead of the time that passes: what this costs by itself,
-whoever else is busy. --compile does what can be compiled by graphs, and measures like --alone. --threads 1 leaves the
-other cores to environments.
+--alone measures the CPU time of one thread instead of wall time: what this costs by itself, whatever the load.
+--compile uses graphs for all that can be compiled, and measures like --alone. --threads 1 leaves the other cores to
+environments.
 
 A repeat runs the whole loop as `trainer.train` does, with its logging and polls (`whole`), and then each part alone for
 as many steps: `env` sends and receives with fixed actions, `act` calls the policy, `learn` samples the same number of
-batches and updates on them, `replay` adds one timestep again and again, `sync` refreshes the target network as often
-as the loop does. `in the loop` is what the run's own spans say.
+batches and updates on them, `replay` adds one timestep repeatedly, `sync` refreshes the target network as often as the
+loop does. `in the loop` is what the run's own spans report.
 
-The limit holds whole / all parts. Where environments step in threads of their own (Atari), the loop overlaps them with
-learning, and it holds whole / the slowest part.
+The limit is on whole / all parts. Where environments step in their own threads (Atari), the loop overlaps them with
+learning, and the limit is on whole / the slowest part.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ PARTS = ("env", "act", "learn", "replay", "sync")
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", choices=(*STEPS, *PRESETS), default="cartpole", metavar="NAME")
-    parser.add_argument("--envs", type=int, help="another number of environments than its own")
-    parser.add_argument("--backend", help="another --env.backend than its own")
+    parser.add_argument("--envs", type=int, help="override the number of environments")
+    parser.add_argument("--backend", help="override --env.backend")
     parser.add_argument("--threads", type=int, help="threads that learn; by default as many as the run would take")
     parser.add_argument("--alone", action="store_true", help="one thread, its CPU time")
-    parser.add_argument("--compile", action="store_true", help="by compiled graphs; --alone is meant")
+    parser.add_argument("--compile", action="store_true", help="use compiled graphs; implies --alone")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--steps", type=int, help="steps in one measurement")
     options = parser.parse_args(argv)
@@ -194,7 +194,7 @@ def spans_of(run: Run) -> Iterator[dict[str, float]]:
 
 
 def report(row: dict[str, Any]) -> str:
-    """Return the row in words."""
+    """Return the row as text."""
     ms, inside = row["ms"], row["share_in_loop"]
     lines = [
         (name, f"{ms[name]:.3f}" if name in ms else "-", f"{share * ms['whole']:.3f}", f"{share:.0%}")

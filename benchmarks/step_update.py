@@ -1,11 +1,11 @@
-"""CPU time per update, eager beside compiled: the same learner on the same batches, in turn, on one thread.
+"""CPU time per update, eager against compiled: the same learner on the same batches, in turn, on one thread.
 
     python -m benchmarks.step_update [--works cartpole minatar-rainbow-breakout ...] [--batch N] [--repeats N]
                                       [--dtype bfloat16]
 
 `update` is `Learner.update` with everything in it; `gradient` is its part up to the gradient in the flat buffer, which
 is one graph when compiled, as clip and optimizer are another. One thread waits for nothing, so its CPU time is what an
-update takes, whoever else is busy (but for the caches they share). `start` is the wall time until the run stands: it
+update takes, whatever the load (except for shared caches). `start` is the wall time until the run is set up: it
 compiles, or finds what an earlier start left in the cache (TORCHINDUCTOR_CACHE_DIR).
 """
 
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--works", nargs="+", default=DEFAULT, help="works of benchmarks.harness, or presets")
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--batch", type=int, help="another batch size than theirs")
+    parser.add_argument("--batch", type=int, help="override the batch size")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="--runtime.dtype")
     parser.add_argument("--updates", type=int, help="updates in one measurement")
     options = parser.parse_args(argv)
@@ -119,13 +119,13 @@ def measure(
 
 
 def every_batch(run: Run) -> Any:
-    """Yield batches of the steps to come, of which nothing is learned."""
+    """Yield batches of the steps to come, without learning from them."""
     for step in itertools.count(run.step + 1):
         yield from run.replay.batches(step)
 
 
 def report(rows: list[dict[str, Any]]) -> str:
-    """Return the rows in words."""
+    """Return the rows as text."""
     lines = [
         (
             row["work"],

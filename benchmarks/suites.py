@@ -1,4 +1,4 @@
-"""What the tables of results compare: tasks, methods, and the preset that stands for each pair."""
+"""What the tables of results compare: tasks, methods, and the preset of each pair."""
 
 from __future__ import annotations
 

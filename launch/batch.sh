@@ -28,13 +28,13 @@ job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}}
 job=${job:-$SLURM_JOB_ID}
 life=${SLURM_RESTART_COUNT:-0}
 echo "$job" > "$run/job"
-rm -f "$run/status.json" "$run/cause"      # what is found there later is of this life
+rm -f "$run/status.json" "$run/cause"      # whatever is found there later belongs to this life
 say "job $job, life $life, on $SLURM_JOB_NODELIST"
 if [ -n "$site" ]; then source "$site"; fi
 
 @MEETING@
 
-# ---- broken: the cause stands in the run folder, where `launch status` finds it
+# ---- broken: the cause is kept in the run folder, where `launch status` finds it
 cause() {      # cause STATUS: what killed a rank in this life, else what the rank that failed said, else what was said last
   awk '/^batch: job /{killed = failed = last = ""} sub(/^lockstep: /, ""){last = $0; if (/^rank [0-9]+ failed/) failed = $0}
        match($0, /Signal [0-9]+ \(SIG.*/) && !/SIGTERM/{killed = substr($0, RSTART)}
@@ -51,7 +51,7 @@ finish() {      # finish STATUS: the end of this life
 @AFTER@  exit "$1"
 }
 
-# ---- does it fit? A mistake is told once, before ranks wait for each other
+# ---- does it fit? A mistake is reported once, before ranks wait for each other
 ranks=$((SLURM_NNODES * ranks_per_node))
 arguments+=(--log.dir "$(dirname "$run")" --log.name "$(basename "$run")" --resume auto)
 if [ "$life" = 0 ]; then

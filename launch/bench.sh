@@ -20,5 +20,5 @@ for nodes in @NODES@; do
   echo "batch: $nodes node(s): ${torchrun[*]} -m benchmarks.scaling ${arguments[*]}"
   "${torchrun[@]}" -m benchmarks.scaling --ranks $((nodes * ranks_per_node)) --out "$out" "${arguments[@]}" || failed+=("$nodes")
 done
-if [ ${#failed[@]} -gt 0 ]; then echo "batch: failed on ${failed[*]} node(s): what they said stands above"; exit 1; fi
+if [ ${#failed[@]} -gt 0 ]; then echo "batch: failed on ${failed[*]} node(s): see their output above"; exit 1; fi
 echo "batch: measured on @NODES@ node(s): $out"

@@ -25,18 +25,18 @@ def check(job: Job, run: Path, arguments: Sequence[str]) -> None:
     told = dict(pairwise(arguments))
     stated, stages = told.get("--shards", ""), told.get("--sync.stages", "1")
     if stages == "1" and stated.isdigit() and int(stated) % job.world_size:  # the trainer reports the rest
-        problem = f"cannot be shared by {job.nodes} node(s) x {job.ranks_per_node} rank(s)"
+        problem = f"cannot be divided among {job.nodes} node(s) x {job.ranks_per_node} rank(s)"
         raise ValueError(f"--shards {stated}: {problem}; use a multiple of {job.world_size}")
     for name in ("--resume", "--log.dir", "--log.name", "--ranks"):
         if any(argument.partition("=")[0] == name for argument in arguments):
-            raise ValueError(f"{name}: the batch script sets it; use --runs and --name in front of `--`")
+            raise ValueError(f"{name}: the batch script sets it; use --runs and --name before `--`")
     check_folder("--runs", run.parent)
 
 
 def check_ranks(job: Job) -> None:
     if job.gpus_per_node and job.ranks_per_node > job.gpus_per_node:
         problem = f"more ranks than the {job.gpus_per_node} GPU(s) of a node"
-        raise ValueError(f"--ranks-per-node {job.ranks_per_node}: {problem}; NCCL needs one GPU a rank")
+        raise ValueError(f"--ranks-per-node {job.ranks_per_node}: {problem}; NCCL needs one GPU per rank")
 
 
 def check_folder(flag: str, folder: Path) -> None:

@@ -13,7 +13,7 @@ python={python}
 ranks_per_node={ranks}
 max_restarts={restarts}      # of failed ranks within one life of the job, from the last checkpoint
 site={site}                # modules, container, network interface: slurm/cluster.env.example
-wrap=()                # what srun starts everything with: a container's command line
+wrap=()                # prefix of every command that srun starts: a container's command line
 srun_options=({srun})"""
 
 

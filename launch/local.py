@@ -112,8 +112,8 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         allow_abbrev=False,
     )
     # as text: argparse's error for a number names neither its range nor a remedy
-    parser.add_argument("--ranks", metavar="N", help=f"processes; default: one a GPU, {DEFAULT_RANKS} without GPUs")
-    parser.add_argument("--max-restarts", metavar="K", default="0", help="how often failed ranks start anew; default 0")
+    parser.add_argument("--ranks", metavar="N", help=f"processes; default: one per GPU, {DEFAULT_RANKS} without GPUs")
+    parser.add_argument("--max-restarts", metavar="K", default="0", help="how often failed ranks restart; default 0")
     parser.add_argument("--dry-run", action="store_true", help="print the command line only")
     own, arguments = split(parser, argv, "launch local")
     own.ranks = None if own.ranks is None else count("--ranks", own.ranks, 1)

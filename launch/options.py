@@ -24,10 +24,10 @@ def split(
     if strange:
         known = [option for action in parser._actions for option in action.option_strings]
         near = difflib.get_close_matches(strange[0].partition("=")[0], known, 1)
-        remedy = f"did you mean {near[0]}?" if near else "what is to run stands behind `--`"
+        remedy = f"did you mean {near[0]}?" if near else "the command to run goes after `--`"
         raise ValueError(f"{name} {strange[0]}: no such option; {remedy}")
     if needs and not argv[end + 1 :]:
-        raise ValueError(f"{name}: nothing to run; put it behind `--`, e.g. lockstep {name} -- cartpole")
+        raise ValueError(f"{name}: nothing to run; put it after `--`, e.g. lockstep {name} -- cartpole")
     return own, list(argv[end + 1 :])
 
 

@@ -56,12 +56,12 @@ def parser() -> argparse.ArgumentParser:
     asks = Parser(
         prog="lockstep plan",
         usage="%(prog)s [--gpus N] [--profile NAME] [--price USD] PRESET [--section.field VALUE ...]",
-        description="What to expect of a run, in time and money, and how to keep its replicas together.",
+        description="What to expect of a run, in time and money, and how to keep its replicas in sync.",
         allow_abbrev=False,
     )
     asks.add_argument("--gpus", default="8", metavar="N", help="GPUs, one rank each; default 8")
     asks.add_argument("--profile", default="h100-ib", metavar="NAME", help=f"cluster: {', '.join(CLUSTERS)}")
-    asks.add_argument("--price", metavar="USD", help="of a GPU hour; default: the profile's")
+    asks.add_argument("--price", metavar="USD", help="per GPU hour; default: the profile's")
     asks.add_argument("--sources", action="store_true", help="where the numbers of the profile come from")
     return asks
 
@@ -77,7 +77,7 @@ def find_cluster(name: str, price: str | None = None) -> Cluster:
     except ValueError:
         amount = -1.0
     if not 0 <= amount < float("inf"):
-        raise ValueError(f"--price {price}: not a price of a GPU hour; write e.g. --price 2.50")
+        raise ValueError(f"--price {price}: not a price per GPU hour; write e.g. --price 2.50")
     return priced(CLUSTERS[name], amount)
 
 

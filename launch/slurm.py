@@ -62,14 +62,14 @@ def parser(prog: str, usage: str) -> Parser:
     add("--time", default=default.time, help="limit of one life of the job; it requeues itself; default %(default)s")
     for name in ("partition", "account", "qos", "constraint"):
         add(f"--{name}", default=None, help="as for sbatch; default: from the site file, else the cluster's own")
-    add("--memory", default="", help="memory of a node, as for sbatch --mem")
+    add("--memory", default="", help="memory per node, as for sbatch --mem")
     add("--container", default=None, help="image for srun --container-image (pyxis); others: `wrap` in the site file")
     add("--signal", default=default.signal, help="the warning before the time limit; default USR2 (NCCL may take USR1)")
     add("--warn", default=str(default.warn), help="seconds between that warning and the limit; default 120")
     add("--max-requeues", default=str(default.max_requeues), help="default 50")
-    add("--max-restarts", default=str(default.max_restarts), help="of failed ranks within a life; default %(default)s")
+    add("--max-restarts", default=str(default.max_restarts), help="restarts within a life; default %(default)s")
     add("--python", default=sys.executable, help="interpreter on the nodes")
-    add("--site", default=None, help=f"file of site settings; default: {' or '.join(SITE)}, if there")
+    add("--site", default=None, help=f"file of site settings; default: {' or '.join(SITE)}, if present")
     add("--runs", default=None, help="folder of the run folders, on a file system that all nodes see; default runs")
     add("--dry-run", action="store_true", help="print the batch script only")
     return made

@@ -43,7 +43,7 @@ def command(argv: Sequence[str]) -> int:
     runs = []
     for folder in map(Path, own.folders):
         if not folder.is_dir():
-            raise ValueError(f"launch status {folder}: no such folder; name a run folder, or one that holds some")
+            raise ValueError(f"launch status {folder}: no such folder; name a run folder, or a folder of run folders")
         runs += find(folder)
     jobs = queued()
     print(table([placed(read(run), jobs) for run in runs]))

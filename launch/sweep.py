@@ -29,9 +29,9 @@ TASKS = "tasks.txt"
 def command(argv: Sequence[str]) -> int:
     """Run `lockstep launch sweep`. Raises ValueError for bad input."""
     asks = slurm.parser("lockstep launch sweep", "%(prog)s --grid seed=0..9 env.id=A,B [...] -- PRESET [...]")
-    asks.add_argument("--grid", nargs="+", default=[], help="field=a,b,c or field=0..9 (both ends run)")
+    asks.add_argument("--grid", nargs="+", default=[], help="field=a,b,c or field=0..9 (both ends included)")
     asks.add_argument("--name", default="", help="folder of the sweep below --runs; default: preset and fields")
-    asks.add_argument("--at-once", default="0", help="at most so many tasks at a time; default: as many as fit")
+    asks.add_argument("--at-once", default="0", help="maximum number of tasks at a time; default: as many as fit")
     asks.add_argument("--local", default="0", metavar="J", help="no SLURM: J runs at a time on this machine")
     own, arguments = split(asks, argv, "launch sweep")
     job = slurm.job_of(own)
@@ -72,12 +72,12 @@ def expand(grid: Sequence[str]) -> list[dict[str, str]]:
         if not (field and is_set and values):
             raise ValueError(f"--grid {item}: not field=values; write e.g. seed=0..9 or optim.lr=1e-3,1e-4")
         if field.removeprefix("--") in fields:
-            raise ValueError(f"--grid {item}: {field} stands there twice; give all its values at once")
+            raise ValueError(f"--grid {item}: {field} is given twice; give all its values at once")
         span = re.fullmatch(r"(-?\d+)\.\.(-?\d+)", values)
         counted = [] if span is None else range(int(span[1]), int(span[2]) + 1)
         listed = values.split(",") if span is None else [str(value) for value in counted]
         if not listed or "" in listed or len(set(listed)) < len(listed):
-            raise ValueError(f"--grid {item}: an empty or a double value; write e.g. seed=0..9 or optim.lr=1e-3,1e-4")
+            raise ValueError(f"--grid {item}: an empty or duplicate value; write e.g. seed=0..9 or optim.lr=1e-3,1e-4")
         fields[field.removeprefix("--")] = listed
     if not fields:
         raise ValueError("launch sweep: no --grid; write e.g. --grid seed=0..9 env.id=CartPole-v1,Acrobot-v1")

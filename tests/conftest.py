@@ -1,4 +1,4 @@
-"""For all tests: one thread for torch, here and in what tests start, the helpers of two folders, and a lone rank."""
+"""For all tests: one torch thread, here and in subprocesses, the helpers of two folders, and a lone rank."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, which is later; small tensors lose by sharing
+os.environ["OMP_NUM_THREADS"] = "1"  # read later, when torch is imported; small tensors only lose by threads
 sys.path.insert(0, str(Path(__file__).parent / "dist"))
 sys.path.insert(0, str(Path(__file__).parent / "members"))
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _own_number_format():  # type: ignore[no-untyped-def]
-    """A run flushes denormals in its process; the next test in this one wants them back."""
+    """A run flushes denormals in its process; restore them for the next test."""
     yield
     torch = sys.modules.get("torch")
     if torch is not None:
@@ -30,7 +30,7 @@ def _own_number_format():  # type: ignore[no-untyped-def]
 @pytest.fixture(scope="module")
 def alone() -> Iterator[Ranks]:
     """The process group of one rank."""
-    import torch  # here: most tests that start a run of their own do without it
+    import torch  # here: most tests that start a subprocess do not need it
 
     from trainer.runtime.launched import Launch
     from trainer.runtime.ranks import process_group

@@ -13,17 +13,17 @@ USAGE = """usage: lockstep COMMAND ...
 
   train PRESET [--section.field VALUE ...]   train; PRESET may be a config.json   (train PRESET --help: every field)
   train --resume RUN                         continue a run
-  check PRESET ... --ranks N                 whether such a run can work on N ranks, in an instant
-  plan PRESET ... --gpus N --profile NAME    how fast a run will be on a cluster, for how much, and how to set it up
+  check PRESET ... --ranks N                 check at once whether a run works on N ranks
+  plan PRESET ... --gpus N --profile NAME    estimate speed and cost on a cluster, and how to set it up
   tune PRESET ...                            the fastest number of environments and threads on this machine, as a config
-  evaluate RUN [--episodes N] [--video]      play with a trained agent
+  evaluate RUN [--episodes N] [--video]      play episodes with a trained agent
   export RUN --format F                      weights as safetensors, torchscript or onnx
   demos RUN --episodes N                     episodes of a trained agent, for others to learn from
   presets [PRESET]                           list the presets, or show one
   doctor [RUN]                               what happened to a run; without RUN, whether this machine can train
   launch WHERE ... -- PRESET ...             on this machine, as a SLURM job, as a sweep: lockstep launch
 
-Without torchrun, `train` starts one rank per GPU of this machine by itself (--ranks N: that many processes)."""
+Without torchrun, `train` starts one rank per GPU of this machine by itself (--ranks N: N processes)."""
 
 COMMANDS = ("train", "check", "plan", "tune", "evaluate", "export", "demos", "presets", "doctor", "launch")
 EXIT_BAD_INPUT = 2

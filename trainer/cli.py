@@ -59,7 +59,7 @@ def parse_train(argv: Sequence[str]) -> Request:
     if resume is not None:
         base = read_config(Path(resume) / "config.json", f"--resume {resume}")
         if preset is not None and preset != base.preset:
-            raise ValueError(f"preset {preset}: the run in {resume} is {base.preset!r}; leave the preset away")
+            raise ValueError(f"preset {preset}: the run in {resume} is {base.preset!r}; omit the preset")
     elif preset is None:
         if not wants_help:
             raise ValueError(f"no preset given: use one of {_some(PRESETS)} ({USAGE})")
@@ -84,7 +84,7 @@ def _parse_auto(rest: list[str]) -> Request:
     """Parse `--resume auto`: continue the run of this name if it exists, else start it; for automatic restarts."""
     fresh = parse_train(rest)
     if not fresh.config.log.name:
-        raise ValueError("--resume auto: which run is not said; name it with --log.name NAME")
+        raise ValueError("--resume auto: no run named; add --log.name NAME")
     folder = Path(fresh.config.log.dir) / fresh.config.log.name
     if not (folder / "config.json").exists():
         return fresh._replace(auto=True)
@@ -110,7 +110,7 @@ def find_preset(name: str) -> Config:
 def read_config(path: Path, asked: str) -> Config:
     """Read a config that `Config.to_dict` wrote. Raises ValueError, in one line starting with `asked`, the request."""
     if not path.is_file():
-        raise ValueError(f"{asked}: no config.json found there; name a run folder, as printed when the run began")
+        raise ValueError(f"{asked}: no config.json found there; name a run folder, as printed at the start of the run")
     try:
         config: Config = _from_dict(Config, json.loads(path.read_text()))
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -167,7 +167,7 @@ def take(arguments: list[str], flag: str) -> str | None:
     for i, argument in enumerate(arguments):
         if argument == flag:
             if i + 1 == len(arguments):
-                raise ValueError(f"{flag}: a value is missing; {USAGE}")
+                raise ValueError(f"{flag}: missing value; {USAGE}")
             _, value = arguments.pop(i), arguments.pop(i)
             return value
         if argument.startswith(flag + "="):

@@ -30,17 +30,17 @@ def _check_rollout(config: Config) -> None:
         problem = "a rollout's returns are Q(lambda)"
         raise ConfigError("replay.n_step", config.replay.n_step, problem, "use --replay.n_step 1 and --replay.trace")
     net, loss, other = config.net, config.loss, "another --replay.kind"
-    whole = "the returns of a rollout are complete: no next state is valued in the loss"
+    whole = "a rollout's returns are complete: the loss evaluates no next state"
     for name, value, plain, problem in (
-        ("loss.target", loss.target, "max", "Q(lambda) is of the best actions"),
+        ("loss.target", loss.target, "max", "Q(lambda) uses the best actions"),
         ("loss.double", loss.double, False, "there is no target network"),
         ("loss.munchausen", loss.munchausen, False, whole),
         ("loss.rescale", loss.rescale, False, whole),
-        ("net.head", net.head, "q", "Q(lambda) is of values, not of distributions"),
-        ("net.ensemble", net.ensemble, 1, "Q(lambda) is of one head"),
+        ("net.head", net.head, "q", "Q(lambda) works on values, not on distributions"),
+        ("net.ensemble", net.ensemble, 1, "Q(lambda) works on one head"),
         ("net.noisy", net.noisy, False, "PQN explores by epsilon"),
-        ("net.lstm", net.lstm, 0, "a rollout's transitions are learned from one by one"),
-        ("pixels.spr", config.pixels.spr, 0, "a rollout's transitions are learned from one by one"),
+        ("net.lstm", net.lstm, 0, "a rollout's transitions are learned one by one"),
+        ("pixels.spr", config.pixels.spr, 0, "a rollout's transitions are learned one by one"),
     ):
         if value != plain:
             raise ConfigError(name, value, problem, f"use --{name} {plain}, or {other}")
@@ -54,10 +54,10 @@ def _check_sequences(config: Config) -> None:
             raise ConfigError("net.lstm", net.lstm, problem, "use --replay.kind sequence, or --net.lstm 0")
         if loss.rescale:
             problem = f"values are rescaled by the loss of sequences, not by that of --replay.kind {replay.kind}"
-            raise ConfigError("loss.rescale", True, problem, "use --replay.kind sequence with --net.lstm, or leave it")
+            raise ConfigError("loss.rescale", True, problem, "use --replay.kind sequence with --net.lstm, or omit it")
         return
     if not net.lstm:
-        problem = "sequences are for a network that remembers, and --net.lstm is 0"
+        problem = "sequences need a recurrent network, and --net.lstm is 0"
         raise ConfigError("replay.kind", replay.kind, problem, "use --net.lstm 512, or --replay.kind prioritized")
     for name, value, plain in (
         ("net.head", net.head, "q"),
@@ -67,13 +67,13 @@ def _check_sequences(config: Config) -> None:
         ("pixels.spr", pixels.spr, 0),
     ):
         if value != plain:
-            problem = "the loss of sequences does not have it"
+            problem = "the loss of sequences does not support it"
             raise ConfigError(name, value, problem, f"use --{name} {plain}, or another --replay.kind and --net.lstm 0")
     if replay.stride > replay.length:
         problem = f"steps between sequences of --replay.length {replay.length} would never be learned from"
         raise ConfigError("replay.stride", replay.stride, problem, f"use {replay.length} or less")
     if replay.burn_in > replay.length:
-        problem = f"the first sequence of an episode learns {replay.length} steps, the next one too late"
+        problem = f"the first sequence of an episode learns only {replay.length} steps, so the next one starts too late"
         raise ConfigError("replay.burn_in", replay.burn_in, problem, f"use {replay.length} or less")
 
 
@@ -88,19 +88,19 @@ def _check_tasks(config: Config) -> None:
     if twice is not None:
         raise ConfigError("env.tasks", told, f"{twice} is named twice", "name every task once")
     if shards is not None and shards % count:
-        remedy = f"use --shards {-(-shards // count) * count} (a multiple, so that every task has as many)"
+        remedy = f"use --shards {-(-shards // count) * count} (a multiple, so that every task has equally many)"
         raise ConfigError("env.tasks", told, f"{count} tasks cannot be placed on {shards} shard(s)", remedy)
     for task, kwargs in json.loads(config.env.kwargs).items():
         if task not in tasks or not isinstance(kwargs, dict):
-            problem = f"{task} is none of the tasks" if task not in tasks else f"{kwargs} is not a JSON object"
-            remedy = f"""write what each is given by its id, e.g. '{{"{tasks[0]}": {{"max_episode_steps": 100}}}}'"""
+            problem = f"{task} is not one of the tasks" if task not in tasks else f"{kwargs} is not a JSON object"
+            remedy = f"""give the arguments by task id, e.g. '{{"{tasks[0]}": {{"max_episode_steps": 100}}}}'"""
             raise ConfigError("env.kwargs", config.env.kwargs, problem, remedy)
     if config.replay.kind == "sequence":
-        problem = "sequences do not say which task they belong to"
+        problem = "sequences do not record their task"
         raise ConfigError("env.tasks", told, problem, "use --replay.kind uniform or prioritized, without --net.lstm")
     if config.demos.path:
-        problem = "demonstrations are of one environment"
-        raise ConfigError("demos.path", config.demos.path, problem, "leave it away, or train on that one with --env.id")
+        problem = "demonstrations cover only one environment"
+        raise ConfigError("demos.path", config.demos.path, problem, "omit it, or train on that one with --env.id")
     if 0 < config.eval.episodes < count:
         problem = f"fewer than the {count} tasks"
         raise ConfigError("eval.episodes", config.eval.episodes, problem, f"use {count} or more, or 0")
@@ -122,7 +122,7 @@ def _check_ensemble(config: Config) -> None:
     heads, mask = config.net.ensemble, config.loss.bootstrap_mask
     if heads == 1:
         if mask < 1:
-            problem = "there is one head, which would leave transitions out"
+            problem = "with a single head, masked transitions would be lost"
             raise ConfigError("loss.bootstrap_mask", mask, problem, "use --net.ensemble 10, or --loss.bootstrap_mask 1")
         return
     if config.net.lstm:
@@ -132,7 +132,7 @@ def _check_ensemble(config: Config) -> None:
 
 def _check_noise(config: Config) -> None:
     if config.net.noisy_shared and not config.net.noisy:
-        raise ConfigError("net.noisy_shared", True, "no layer is noisy", "add --net.noisy True, or leave it away")
+        raise ConfigError("net.noisy_shared", True, "no layer is noisy", "add --net.noisy True, or omit it")
 
 
 def _check_distribution(config: Config) -> None:
@@ -145,12 +145,12 @@ def _check_distribution(config: Config) -> None:
             if not math.isfinite(bound):
                 raise ConfigError(name, bound, "not a finite number", "state a bound of the discounted return")
         if net.v_min is not None and net.v_max is not None and net.v_min >= net.v_max:
-            raise ConfigError("net.v_min", net.v_min, f"not below --net.v_max {net.v_max}", "exchange or widen them")
+            raise ConfigError("net.v_min", net.v_min, f"not below --net.v_max {net.v_max}", "swap or widen them")
     if risk != 1 and net.head != "iqn":
-        problem = f"--net.head {net.head} cannot look at the worst share of the returns alone"
+        problem = f"--net.head {net.head} cannot act on the worst returns alone"
         raise ConfigError("policy.risk", risk, problem, "use --net.head iqn, or --policy.risk 1")
     if net.ensemble > 1 and net.head != "q":
-        problem = "the heads of an ensemble say values, not distributions"
+        problem = "the heads of an ensemble predict values, not distributions"
         raise ConfigError("net.head", net.head, problem, "use --net.head q, or --net.ensemble 1")
 
 
@@ -171,7 +171,7 @@ def _check_target(config: Config) -> None:
         raise ConfigError("loss.double", True, problem, "use --loss.double False, or another --loss.target")
     if loss.target != "max" and (policy.exploration == "ladder" or policy.repeat == "zeta"):
         field = "exploration" if policy.exploration == "ladder" else "repeat"
-        problem = f"--loss.target {loss.target} expects over one epsilon-greedy policy"
+        problem = f"--loss.target {loss.target} assumes a single epsilon-greedy policy"
         remedy = "use --policy.exploration linear and --policy.repeat once, or --loss.target max"
         raise ConfigError(f"policy.{field}", getattr(policy, field), problem, remedy)
     if config.net.ensemble > 1 and (loss.munchausen or loss.target != "max"):
@@ -195,9 +195,9 @@ def _check_teacher(config: Config) -> None:
         raise ConfigError("teacher.runs", told, problem, "use --replay.kind uniform or prioritized, without --net.lstm")
     if teacher.weight == 0 and teacher.act == 0:
         problem = "with --teacher.act 0 the teacher would do nothing"
-        raise ConfigError("teacher.weight", teacher.weight, problem, "raise either, or leave --teacher.runs away")
+        raise ConfigError("teacher.weight", teacher.weight, problem, "raise either, or omit --teacher.runs")
     if teacher.act and config.loss.target != "max":
-        problem = f"--loss.target {config.loss.target} expects that the agent alone acts"
+        problem = f"--loss.target {config.loss.target} assumes that only the agent acts"
         raise ConfigError("teacher.act", teacher.act, problem, "use --teacher.act 0, or --loss.target max")
 
 
@@ -212,7 +212,7 @@ def _check_demos(config: Config) -> None:
         problem = f"demonstrations are mixed into a replay memory of transitions, not into a {replay.kind}"
         raise ConfigError("demos.path", demos.path, problem, "use --replay.kind uniform or prioritized")
     if config.loss.target != "max":
-        problem = f"--loss.target {config.loss.target} learns of the agent's own policy, not of a demonstrator's"
+        problem = f"--loss.target {config.loss.target} learns the value of the agent's own policy, not a demonstrator's"
         raise ConfigError("demos.path", demos.path, problem, "use --loss.target max")
     each = replay.batch_size // (config.shards or 1)
     if not 0 < round(demos.ratio * each) < each:
@@ -226,8 +226,8 @@ def _check_pixels(config: Config) -> None:
     if not weight:
         return
     if config.demos.path:
-        problem = "demonstrations do not say what followed a transition"
+        problem = "demonstrations do not record what followed a transition"
         raise ConfigError("pixels.spr", weight, problem, "use --pixels.spr 0, or no --demos.path")
     if not config.net.hidden:
-        problem = "latents are compared behind the first layer of --net.hidden, and there is none"
+        problem = "latents are compared after the first layer of --net.hidden, and there is none"
         raise ConfigError("pixels.spr", weight, problem, "give widths, e.g. --net.hidden 512")

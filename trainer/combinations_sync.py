@@ -29,37 +29,37 @@ def check_stages(config: Config, count: int) -> None:
     sync, net, optim, dtype = config.sync, config.net, config.optim, config.runtime.dtype
     if sync.stages == 1:
         if sync.microbatches != 1:
-            problem = "without stages a batch goes through the layers at once"
-            raise ConfigError("sync.microbatches", sync.microbatches, problem, "use --sync.stages, or leave it away")
+            problem = "without stages a batch passes through the layers in one piece"
+            raise ConfigError("sync.microbatches", sync.microbatches, problem, "use --sync.stages, or omit it")
         return
     leave = "use --sync.stages 1"
     for name, value, plain, problem in (
-        ("sync.kind", sync.kind, "flat", "gradients of stages are averaged by all-reduce alone"),
-        ("sync.compress", sync.compress, "none", "gradients of stages travel as they are"),
+        ("sync.kind", sync.kind, "flat", "gradients of stages are averaged only by all-reduce"),
+        ("sync.compress", sync.compress, "none", "gradients of stages are sent uncompressed"),
         ("sync.noise_scale", sync.noise_scale, False, "it is measured on the gradient of the whole network"),
         ("optim.levels", " ".join(optim.levels), "", "each stage has one optimizer"),
-        ("net.lstm", net.lstm, 0, "a recurrent network is not cut into stages"),
+        ("net.lstm", net.lstm, 0, "a recurrent network is not split into stages"),
         ("net.noisy", net.noisy, False, "every stage would have to draw the noise of all layers"),
         ("net.ensemble", net.ensemble, 1, "the heads of an ensemble are one layer"),
-        ("env.tasks", " ".join(config.env.tasks), "", "stages do not tell each other the task"),
-        ("runtime.dtype", dtype, dtype.replace("bfloat16", "float32"), "stages hand on float32 or float64"),
+        ("env.tasks", " ".join(config.env.tasks), "", "stages do not pass on the task"),
+        ("runtime.dtype", dtype, dtype.replace("bfloat16", "float32"), "stages pass on float32 or float64"),
         ("pixels.spr", config.pixels.spr, 0, "it needs the inner layers of the network in one place"),
-        ("teacher.runs", " ".join(config.teacher.runs), "", "teachers would be whole on every rank"),
-        ("demos.path", config.demos.path, "", "not proven with demonstrations"),
+        ("teacher.runs", " ".join(config.teacher.runs), "", "teachers are not split into stages"),
+        ("demos.path", config.demos.path, "", "not tested with demonstrations"),
     ):
         if value != plain:
-            raise ConfigError(name, value, problem, f"leave it away, or {leave}")
+            raise ConfigError(name, value, problem, f"omit it, or {leave}")
     if net.head == "iqn":
-        problem = "its fractions are drawn where the head is, and known nowhere else"
+        problem = "its fractions are known only to the stage that holds the head"
         raise ConfigError("net.head", net.head, problem, f"use --net.head q, c51 or qr, or {leave}")
     if config.replay.kind == "rollout":
-        problem = "a rollout is valued by the network in another way"
+        problem = "rollouts evaluate the network in a way stages do not support"
         raise ConfigError("replay.kind", config.replay.kind, problem, f"use uniform or prioritized, or {leave}")
     if sync.microbatches > 1 and net.spectral_norm:
-        problem = "it goes forward with each pass, so that the result would depend on their number"
+        problem = "it advances with every pass, so the result would depend on the number of passes"
         raise ConfigError("net.spectral_norm", True, problem, "use --sync.microbatches 1")
     if (each := config.replay.batch_size // count) % sync.microbatches:
-        problem = f"cannot share out the {each} rows of a replica's batch"
+        problem = f"does not divide the {each} rows of a replica's batch"
         raise ConfigError("sync.microbatches", sync.microbatches, problem, f"use a number that divides {each}")
 
 
@@ -75,7 +75,7 @@ def _check_compress(config: Config) -> None:
     for field, plain, method in (("compress_rank", 4, "powersgd"), ("compress_share", 0.01, "topk")):
         value = getattr(sync, field)
         if value != plain and told != method:
-            problem = f"--sync.compress {told} has no use for it"
+            problem = f"--sync.compress {told} does not use it"
             remedy = f"use --sync.compress {method}, or --sync.{field} {plain}"
             raise ConfigError(f"sync.{field}", value, problem, remedy)
 
@@ -84,12 +84,12 @@ def _check_noise_scale(config: Config, world_size: int) -> None:
     sync = config.sync
     if not sync.noise_scale:
         return
-    leave = "leave --sync.noise_scale away"
+    leave = "omit --sync.noise_scale"
     if sync.kind != "flat":
-        problem = f"--sync.kind {sync.kind} never has the gradients of a rank and their mean side by side"
+        problem = f"--sync.kind {sync.kind} never has a rank's gradient and the mean at the same time"
         raise ConfigError("sync.noise_scale", True, problem, f"use --sync.kind flat, or {leave}")
     if sync.compress not in ("none", "fp16", "bf16"):
-        problem = f"behind --sync.compress {sync.compress} there is no mean of the gradients to compare with"
+        problem = f"after --sync.compress {sync.compress} there is no mean of the gradients to compare with"
         raise ConfigError("sync.noise_scale", True, problem, f"use --sync.compress none, fp16 or bf16, or {leave}")
     if world_size == 1:
         problem = "a single rank has no other gradient to compare its own with"
@@ -105,13 +105,13 @@ def _check_server(config: Config, world_size: int) -> None:
     ):
         if value != plain and sync.kind != "server":
             problem = f"--sync.kind {sync.kind} has no parameter server"
-            raise ConfigError(name, value, problem, f"use --sync.kind server, or leave --{name} away")
+            raise ConfigError(name, value, problem, f"use --sync.kind server, or omit --{name}")
     if sync.servers > world_size:
         problem = f"each is one of the {world_size} rank(s)"
         raise ConfigError("sync.servers", sync.servers, problem, f"use {world_size} or fewer, or more ranks")
     if sync.staleness is not None and not sync.asynchronous:
-        problem = "without --sync.asynchronous no gradient is ever old"
-        raise ConfigError("sync.staleness", sync.staleness, problem, "add --sync.asynchronous True, or leave it away")
+        problem = "without --sync.asynchronous gradients are never stale"
+        raise ConfigError("sync.staleness", sync.staleness, problem, "add --sync.asynchronous True, or omit it")
 
 
 def _check_differing(config: Config) -> None:
@@ -126,5 +126,5 @@ def _check_differing(config: Config) -> None:
     ):
         value = getattr(sync, field)
         if value != plain and sync.kind != kind:
-            problem = f"--sync.kind {sync.kind} has no use for it"
+            problem = f"--sync.kind {sync.kind} does not use it"
             raise ConfigError(f"sync.{field}", value, problem, f"use --sync.kind {kind}, or --sync.{field} {plain}")

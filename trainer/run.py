@@ -116,7 +116,7 @@ class Run:
         losses = self._metrics.pop("td_loss")
         self._metrics.clear()
         self.logger.message(
-            f"{config.demos.pretrain:,} updates on demonstrations: TD loss {losses[0]:.3g}, at last {losses[-1]:.3g}"
+            f"{config.demos.pretrain:,} updates on demonstrations: TD loss from {losses[0]:.3g} to {losses[-1]:.3g}"
         )
         return False
 
@@ -295,11 +295,11 @@ class Run:
         if stored:
             self.replay.load_state_dict({shard: state["replay"] for shard, state in owned.items()})
         elif self.config.replay.kind == "rollout":
-            self.logger.message("the checkpoint holds no replay: a rollout that was under way begins anew")
+            self.logger.message("the checkpoint holds no replay: an unfinished rollout restarts")
         else:
             refill = -(-self.config.replay.learning_starts // self.config.env.num_envs) + 1  # one may be an autoreset
             self.replay.wait_until(self.step + refill + 1)
-            self.logger.message(f"the checkpoint holds no replay: {refill} steps refill it before learning goes on")
+            self.logger.message(f"the checkpoint holds no replay: {refill} steps refill it before learning resumes")
         if self.envs.saves_state:
             saved = [state["timestep"] for state in owned.values()]
             device = self.timestep.obs.device
@@ -317,7 +317,7 @@ class Run:
             self.sync.load_own_state(saved["state"])
         else:
             then = f"{saved['ranks']} ranks by {saved['kind']}"
-            self.logger.message(f"the checkpoint is of {then}: all replicas go on from what those agreed on")
+            self.logger.message(f"the checkpoint is from {then}: all replicas continue from what those agreed on")
 
     @property
     def _ranks(self) -> int:

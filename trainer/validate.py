@@ -126,7 +126,7 @@ def validate(config: Config, world_size: int) -> None:
             raise ConfigError("optim.betas", config.optim.betas, f"beta {i + 1} is not in [0, 1)", "use e.g. 0.9 0.999")
     for name in ("optim.rms_decay", "optim.rms_momentum", "sync.outer_momentum"):
         if (value := lookup(config, name)) == 1:
-            raise ConfigError(name, value, "nothing would ever be forgotten", "choose a value in [0, 1)")
+            raise ConfigError(name, value, "the average would never decay", "choose a value in [0, 1)")
     parse_levels(config.optim.levels)
     for name in ("net.hidden", "net.head_hidden"):
         if any(width < 1 for width in lookup(config, name)):
@@ -171,7 +171,7 @@ def _check_division(config: Config, world_size: int) -> None:
         remedy = f"use a number of ranks that divides {shards}"
         if shards < world_size:
             remedy += f", or, for a new run, --shards {world_size}"
-        raise ConfigError("shards", shards, f"cannot be shared by {world_size} ranks", remedy)
+        raise ConfigError("shards", shards, f"cannot be divided among {world_size} ranks", remedy)
     for name in ("env.num_envs", "replay.batch_size"):
         value = lookup(config, name)
         if value % shards:

@@ -1,7 +1,7 @@
 """Faults injected into real runs, and what became of them: one file for each group of rows of the table.
 
-Needs a checkout: runs are started as the tests start them, by `tests/dist/launching.py`, and what is done to
-checkpoints, disks and configs is what the tests of those do.
+Needs a checkout: runs are started by the tests' `tests/dist/launching.py`, and faults in checkpoints, disks and configs
+are those of their tests.
 """
 
 import sys

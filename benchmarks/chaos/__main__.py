@@ -1,7 +1,7 @@
 """`python -m benchmarks.chaos [--rows NAME ...] [--trials N] [--short]`: the table of docs/reliability.md, measured.
 
 Every trial starts a real run in a folder of its own, injects one fault, and looks at what is left. Rows go to
-results/chaos.jsonl. Another group of rows is a file with ROWS, and an entry of GROUPS.
+results/chaos.jsonl. To add a group of rows, add a file with ROWS and an entry in GROUPS.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def measure(row: Row, trials: int, size: Size) -> dict[str, Any]:
-    """Try a row so often; return what came out."""
+    """Run a row's trials; return what came out."""
     began, outcomes = time.monotonic(), []
     for i in range(trials):
         outcomes.append(attempt(row, i, size))
@@ -75,11 +75,11 @@ def measure(row: Row, trials: int, size: Size) -> dict[str, Any]:
 
 
 def attempt(row: Row, number: int, size: Size) -> Outcome:
-    """Make one trial; the same number is the same trial, as far as processes are."""
+    """Run one trial; the same number is the same trial, as far as processes are reproducible."""
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         try:
             return row.trial(Path(folder), Draw(row.name, number, size))
-        except AssertionError as error:  # a deadline, or a process that was left over
+        except AssertionError as error:  # a deadline, or a leftover process
             return Outcome(str(error))
 
 

@@ -21,7 +21,7 @@ def bad_number(folder: Path, random: Random) -> Outcome:
     where, what = random.choice(("loss", "grad")), random.choice(("nan", "inf"))
     kind = random.choice(("flat", "ddp", "zero1", "overlap", "local_sgd", "gossip", "server"))
     fault = f"{where}:{random.randrange(2)}:{random.randrange(100, 400)}:{what}"
-    if kind == "ddp":  # whose gradient has met the others' before there is a place to spoil it
+    if kind == "ddp":  # its gradient is already averaged when it could be corrupted
         fault = fault.replace("grad", "loss")
     with supervised(folder, 2, *SHORT.flags, "--sync.kind", kind, env=faulty(folder, fault)) as program:
         program.wait().expect_nothing_left()
@@ -38,7 +38,7 @@ def bad_number(folder: Path, random: Random) -> Outcome:
 
 
 def bad_numbers(folder: Path, random: Random) -> Outcome:
-    """NaN from some update on: the run has to stop, and to say whose fault it is."""
+    """NaN from some update on: the run has to stop and name the rank at fault."""
     rank = random.randrange(2)
     fault = f"loss:{rank}:{random.randrange(100, 400)}:nan+"
     with supervised(folder, 2, env=faulty(folder, fault), restarts=0) as program:
@@ -68,7 +68,7 @@ def flipped_bit(folder: Path, random: Random) -> Outcome:
 
 
 def disagreement(folder: Path, random: Random) -> Outcome:
-    """Rank 1 was started with something else."""
+    """Rank 1 is started with something different."""
     what = random.choice(list(disagree_rank.DIFFERENCES))
     arguments = [disagree_rank.__file__, what, "train", *SMALL, "--log.dir", str(folder), "--log.name", "run"]
     with started(arguments, folder, ranks=2, launcher="torchrun", deadline=60) as program:

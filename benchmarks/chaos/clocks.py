@@ -1,4 +1,4 @@
-"""The wall clock of every process jumps by a day, again and again."""
+"""The wall clock of every process repeatedly jumps by a day."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 
 
 def jumping(folder: Path, draw: Draw) -> Outcome:
-    """Launcher and ranks see it, from their start on."""
+    """Launcher and ranks see the jumps from their start on."""
     reference = undisturbed(2, *draw.size.flags)
     path = f"{HERE / 'jumping'}:{ROOT}:{ROOT / 'tests' / 'dist'}"
     with supervised(folder, 2, *draw.size.flags, "--log.tensorboard", "True", env={"PYTHONPATH": path}) as program:

@@ -1,4 +1,4 @@
-"""`torchrun disagree_rank.py WHAT train ...`: rank 1 runs something else than the others."""
+"""`torchrun disagree_rank.py WHAT train ...`: rank 1 runs something different from the others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 
 DIFFERENCES = {"config": "--optim.lr", "code": "code", "shapes": "--env.id", "world": "WORLD_SIZE"}
-"""What may differ, and the name under which it has to be told."""
+"""What may differ, and the name under which it has to be reported."""
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or broken, for a while or until the end; real ones, where the system can make them."""
+"""A disk that is full, read-only or broken, for a while or until the end; real ones, where the system allows it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ CASES = (
 
 
 def faulty_disk(folder: Path, draw: Draw) -> Outcome:
-    """The run folder is a small file system; the run, or the one that goes on with it, ends as if nothing had been."""
+    """The run folder is a small file system; the run, or the one that resumes it, ends as if nothing had happened."""
     reference = undisturbed(2, *OFTEN)
     what, how_long = CASES[draw.number % len(CASES)]
     run_dir = folder / "run"
@@ -56,12 +56,12 @@ def faulty_disk(folder: Path, draw: Draw) -> Outcome:
     limit = "3" if lasts else "1000"
     more = (*OFTEN, *PICTURES, "--checkpoint.failures", limit)
     env = {}
-    if what == "I/O error":  # of many actions on the disk, one after the other
+    if what == "I/O error":  # in many disk actions, one after another
         first = draw.randrange(300, 800)
         env = faulty(folder, *(f"write:{draw.randrange(2)}:{first + 100 * i}:eio" for i in range(3 + 9 * lasts)))
     with _small(run_dir):
         with supervised(folder, 2, *more, env=env, restarts=0) as program:
-            wait_until(program, lambda: bool(checkpoints(run_dir)), 90)  # from then on there is something to go on from
+            wait_until(program, lambda: bool(checkpoints(run_dir)), 90)  # from then on there is something to resume
             at_the_end = how_long == "at the end"
             if at_the_end:
                 wait_until(program, lambda: "trained " in program.output or status(run_dir)["state"] == "finished", 90)
@@ -93,7 +93,7 @@ def faulty_disk(folder: Path, draw: Draw) -> Outcome:
 
 
 def _whole(run_dir: Path) -> dict[str, bool]:
-    """Return what has to hold of every file under a final name."""
+    """Return the checks of every file under a final name."""
     warnings: list[str] = []
     checkpoint.latest(run_dir / "checkpoints", warnings.append)
     finals = [path for path in run_dir.iterdir() if path.suffix == ".json"]
@@ -129,7 +129,7 @@ def _opens(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _small(folder: Path) -> Iterator[None]:
-    """A file system of its own."""
+    """Mount a small file system on `folder`."""
     folder.mkdir()
     _mount("-t", "tmpfs", "-o", f"size={SIZE}", "none", str(folder))
     try:
@@ -140,7 +140,7 @@ def _small(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _broken(what: str, run_dir: Path) -> Iterator[None]:
-    """Within it there is no room, or nothing may be written."""
+    """Within the block there is no space, or nothing may be written."""
     if what == "full":
         ballast = run_dir / "ballast"
         with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):

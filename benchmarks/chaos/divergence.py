@@ -1,4 +1,4 @@
-"""What the check that finds replicas which differ costs: it rides on the refresh of the target network."""
+"""The cost of the check for diverged replicas, which is part of the refresh of the target network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STEPS = {"debug": "20000", "cartpole": "20000"}
 
 
 def check_cost(folder: Path, draw: Draw) -> Outcome:
-    """Two ranks of a preset as it is."""
+    """Two ranks of each preset, unchanged."""
     measures = {}
     for preset, steps in STEPS.items():
         report = folder / f"{preset}.json"

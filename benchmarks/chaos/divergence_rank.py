@@ -1,7 +1,7 @@
 """`torchrun divergence_rank.py REPORT train ...`: measure, at every refresh, what the check of replicas adds to it.
 
-Without it every rank would copy its own weights, which are equal anyway: that is measured beside. Ranks meet in front
-of a refresh, and that time is left out: nobody waits for the other in the figure, as that is no cost of the check.
+Without it every rank would copy its own weights, which are equal anyway: that is measured as well. Ranks meet before a
+refresh, and that time is left out, because waiting for each other is not a cost of the check.
 """
 
 from __future__ import annotations

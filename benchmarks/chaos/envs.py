@@ -1,4 +1,4 @@
-"""Environments that raise, crash or talk nonsense."""
+"""Environments that raise, crash or return nonsense."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def once(folder: Path, random: Random) -> Outcome:
 
 
 def always(folder: Path, random: Random) -> Outcome:
-    """More failures than are borne."""
+    """More failures than are tolerated."""
     fault = random.choice(IN_PROCESS)
     kwargs = json.dumps({"fault": fault, "p": 0.05})
     with supervised(folder, 2, *_env("sync", kwargs), "--env.max_restarts", "5", restarts=0) as program:
@@ -48,7 +48,7 @@ def always(folder: Path, random: Random) -> Outcome:
 
 
 def often(folder: Path, random: Random) -> Outcome:
-    """A crash in a thousand steps, and at the same time a run without; one rank, the cost is in their speeds."""
+    """One crash per thousand steps, and at the same time a run without; one rank each, the speeds give the cost."""
 
     def arguments(p: float) -> list[str]:
         env = _env("sync", json.dumps({"fault": "raise", "p": p}))

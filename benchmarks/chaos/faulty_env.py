@@ -1,4 +1,4 @@
-"""`benchmarks.chaos.faulty_env:Faulty-v0`: a short walk that goes wrong, at a step or now and then."""
+"""`benchmarks.chaos.faulty_env:Faulty-v0`: a short walk that goes wrong, at a given step or at random."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CELLS = 10
 class Faulty(gym.Env[Any, Any]):
     """Ten cells; right pays. fault: one of FAULTS, at step `at` of the first to get there, or with probability `p`.
 
-    note: a file that says that it has happened.
+    note: a file whose existence says that it has happened.
     """
 
     def __init__(self, fault: str = "raise", at: int = 0, note: str = "", p: float = 0.0) -> None:

@@ -1,4 +1,4 @@
-"""A rank or an environment that stands still."""
+"""A rank or an environment that hangs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENV_TIMEOUT = 3.0  # s
 
 
 def hung_rank(folder: Path, draw: Draw) -> Outcome:
-    """Asleep or stopped, somewhere in a step, in an evaluation or in a save."""
+    """Asleep or stopped, somewhere in a step or in an evaluation."""
     reference = undisturbed(2, *draw.size.flags)
     rank, action = draw.randrange(2), draw.choice(("sleep", "stop"))
     point = draw.choice(("act", "env", "learn", "replay", "poll", "eval"))

@@ -22,9 +22,9 @@ SHM = Path("/dev/shm")
 
 def long_run(steps: int) -> Row:
     def trial(folder: Path, draw: Draw) -> Outcome:
-        """Two ranks; the least memory and files they held in the last fifth of the run, beside the second fifth.
+        """Two ranks; the least memory and files they held in the last fifth of the run, against the second fifth.
 
-        The least, because what is held moves up and down by a percent with every checkpoint and evaluation.
+        The least, because usage moves up and down by a percent with every checkpoint and evaluation.
         """
         before = _shared()
         more = (
@@ -74,7 +74,7 @@ def long_run(steps: int) -> Row:
 
 
 def restarts(folder: Path, draw: Draw) -> Outcome:
-    """Ranks killed again and again under one launcher; what that holds, and what each life of the ranks takes."""
+    """Ranks killed repeatedly under one launcher: what it holds, and what each life of the ranks takes."""
     before = _shared()
     (temporary := folder / "temporary").mkdir()
     run_dir, launcher, ranks = folder / "run", [], []  # type: Path, list[tuple[int, int]], list[int]

@@ -1,4 +1,4 @@
-"""The launcher dies by SIGKILL: nobody may outlive it."""
+"""The launcher dies by SIGKILL: no process may outlive it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ASYNC = ("--env.id", "CartPole-v1", "--env.backend", "async", "--total_env_steps
 
 
 def launcher_killed(folder: Path, random: Random) -> Outcome:
-    """At a random moment, from the start of the ranks on; environments are processes as well."""
+    """At a random moment after the ranks have started; environments are processes as well."""
     with supervised(folder, 2, *ASYNC) as program:
         program.wait_for(lambda: ranks_up(program, 2), "all ranks")
         time.sleep(random.uniform(0.0, 8.0))

@@ -10,7 +10,7 @@ from random import Random
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one trial gave. why: empty if all was as expected; measures: name -> number, of those in the table."""
+    """The result of one trial. why: empty if all was as expected; measures: name -> number, for the table."""
 
     why: str = ""
     measures: dict[str, float] = field(default_factory=dict)
@@ -41,13 +41,13 @@ class Size:
 
 
 ENVS = 8
-"""Of these runs, over all ranks."""
+"""Environments of these runs, over all ranks."""
 WHOLE, SHORT = Size(16_000), Size(4_000)
-"""Of the table, and of the tests."""
+"""For the table, and for the tests."""
 
 
 class Draw(Random):
-    """The random stream of one trial, which of its row it is, for rows that go through cases in order, and its size."""
+    """The random stream of one trial, its number in the row (for rows that go through cases in order), and its size."""
 
     def __init__(self, row: str, number: int, size: Size = WHOLE) -> None:
         super().__init__(f"{row} {number}")
@@ -67,11 +67,11 @@ class Row:
     wanted: str  # the figure to reach
     trial: Trial
     trials: int  # of the whole table
-    short: int = 1  # of the short form, which the tests make; 0: none
+    short: int = 1  # of the short form, which the tests run; 0: none
 
 
 def outcome(checks: dict[str, bool], **measures: float) -> Outcome:
-    """Return the outcome of a trial whose checks, by what each of them says, all have to hold."""
+    """Return the outcome of a trial whose checks, each named by what it says, must all hold."""
     failed = [what for what, held in checks.items() if not held]
     return Outcome(f"not so: {'; '.join(failed)}" if failed else "", measures)
 

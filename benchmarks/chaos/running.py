@@ -38,7 +38,7 @@ def supervised(
     restarts: int = RESTARTS,
     deadline: float = DEADLINE,
 ) -> Iterator[Program]:
-    """Start `lockstep launch local --max-restarts`, in `folder`; nothing of it is alive behind the block."""
+    """Start `lockstep launch local --max-restarts`, in `folder`; nothing of it is alive after the block."""
     arguments = [*SMALL, *more, "--log.dir", str(folder), "--log.name", name, "--resume", "auto"]
     with started(arguments, folder, ranks=ranks, launcher=f"local {restarts}", env=env, deadline=deadline) as program:
         yield program
@@ -65,14 +65,14 @@ class Reference(NamedTuple):
 
 @cache
 def undisturbed(ranks: int, *more: str) -> Reference:
-    """Return how long a run takes that nothing happens to, and where it ends."""
+    """Return how long an undisturbed run takes, and its final state."""
     with tempfile.TemporaryDirectory() as folder, supervised(Path(folder), ranks, *more) as program:
         program.expect(0)
         return Reference(program.took, final_state(Path(folder) / "run"))
 
 
 def final_state(run_dir: Path) -> dict[str, Any]:
-    """Return every leaf of the newest checkpoint by its path, but for where the log file ended."""
+    """Return every leaf of the newest checkpoint by its path, except the position in the log file."""
     found = checkpoint.latest(run_dir / "checkpoints", warn=print)
     assert found is not None, run_dir
     loaded = checkpoint.load(found, range(found.shards))
@@ -118,7 +118,7 @@ def finite(state: dict[str, Any]) -> bool:
 
 
 def begun(run_dir: Path) -> float:
-    """Return when the run last began or went on, by the wall clock; 0 if never."""
+    """Return when the run last began or resumed, by the wall clock; 0 if never."""
     path = run_dir / "status.json"
     try:
         return path.stat().st_mtime if json.loads(path.read_text())["state"] == "running" else 0.0
@@ -141,12 +141,12 @@ def wait_until(program: Program, condition: Any, seconds: float) -> float:
 
 
 def ranks_up(program: Program, ranks: int) -> bool:
-    """Whether every rank's process is there."""
+    """Whether every rank's process exists."""
     return {environ.get("RANK") for environ in program.processes().values()} >= {str(rank) for rank in range(ranks)}
 
 
 def resumes(program: Program) -> list[int]:
-    """Return the env steps at which lives of this program went on."""
+    """Return the env steps at which lives of this program resumed."""
     lines = (line for line in program.lines if "resumed at " in line)
     return [int(line.partition("resumed at ")[2].split()[0].replace(",", "")) for line in lines]
 
@@ -156,15 +156,15 @@ def steps_of(folders: Sequence[Path]) -> list[int]:
 
 
 def files_left(temporary: Path) -> list[str]:
-    """Return what a run left in its temporary folder, but for torchrun's own logs, which it leaves behind a signal."""
+    """Return what a run left in its temporary folder, except torchrun's own logs, which it leaves after a signal."""
     return [path.name for path in temporary.rglob("*") if path.is_file() and "torchelastic" not in str(path)]
 
 
 def cost_beside(folder: Path, runs: dict[str, Sequence[str]], env: Mapping[str, str] | None = None) -> float:
-    """Run two runs of one rank at the same time; return what the second costs beside the first [% of its speed].
+    """Do two runs of one rank at the same time; return what the second costs against the first [% of its speed].
 
-    env: the second one's. Whatever else the machine does hits both; each has a core of its own, where there are two,
-    which it shares with what it starts.
+    env: the second one's. Other load on the machine hits both; each has its own core, if there are two, which it shares
+    with the processes it starts.
     """
     with ExitStack() as stack:
         programs = [

@@ -1,4 +1,4 @@
-"""SIGKILL inside the writing of a checkpoint, at one action on the disk after the other."""
+"""SIGKILL while a checkpoint is being written, at one disk action after another."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.chaos.running import faulty, final_state, happened, resumes, sam
 SAVES = (0.5, 0.75)  # of the run; there is a checkpoint before each
 TRIALS = 30
 ACTIONS = {0: 75, 1: 30}
-"""About how many a save of each of two ranks has; one that is beyond the last is the next save's."""
+"""About how many disk actions a save has on each of two ranks; one beyond the last belongs to the next save."""
 
 
 def killed_in_a_save(folder: Path, draw: Draw) -> Outcome:

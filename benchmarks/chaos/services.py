@@ -1,4 +1,4 @@
-"""A Weights & Biases that is not there, never answers, or does not want our key; side by side with a run without it."""
+"""A Weights & Biases that is unreachable, never answers, or rejects our key; next to a run without it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def endpoint(kind: str) -> Iterator[int]:
         server.shutdown()
         server.server_close()
         return
-    with socket.create_server(("127.0.0.1", 0)) as listening:  # connections are made, and nobody reads them
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # connections are made, but never read
         port: int = listening.getsockname()[1]
         if kind == "refuses":
             listening.close()

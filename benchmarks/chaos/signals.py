@@ -1,4 +1,4 @@
-"""Requests to stop, by any signal, to anybody, once or twice, while a run starts, trains, evaluates or saves."""
+"""Requests to stop, by any signal, to any process, once or twice, while a run starts, trains, evaluates or saves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from benchmarks.chaos.running import (
     wait_until,
 )
 
-PAUSE = 0.3  # s between a signal and the same once more
+PAUSE = 0.3  # s between a signal and its repetition
 CASES = list(
     itertools.product(("TERM", "USR2", "INT"), ("launcher", "worker", "all"), ("start", "train", "eval", "save"))
 )
@@ -36,7 +36,7 @@ def stopped(folder: Path, draw: Draw) -> Outcome:
     name, to, when = draw.choice(CASES)
     times = draw.choice((1, 2))
     run_dir = folder / "run"
-    # a fault that does nothing but leave its mark tells when the phase begins
+    # a fault that only leaves a mark tells when the phase begins
     marks = faulty(folder, f"{when}:0:{draw.size.step(0.45)}:mark") if when in ("eval", "save") else {}
     with supervised(folder, 2, *draw.size.flags, env=marks) as program:
         program.wait_for(lambda: ranks_up(program, 2), "all ranks")

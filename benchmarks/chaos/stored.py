@@ -1,6 +1,6 @@
-"""Checkpoints that were damaged, made to do harm, or written by another program.
+"""Checkpoints that are damaged, malicious, or of another format.
 
-The damage and the payloads are those of the unit tests, which say in detail what has to come of each.
+The damage and the payloads are those of the unit tests, which say in detail what each must lead to.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DEADLINE = 60.0  # s
 
 @cache
 def _origin() -> tempfile.TemporaryDirectory[str]:
-    """Two checkpoints that share files; gone with this process."""
+    """Two checkpoints that share files; deleted with this process."""
     folder = tempfile.TemporaryDirectory(prefix="chaos-origin-")
     save_all(Path(folder.name), range(1, 7))
     return folder
@@ -44,7 +44,7 @@ def corrupted(folder: Path, draw: Draw) -> Outcome:
 
 
 def payload(folder: Path, draw: Draw) -> Outcome:
-    """A real run with one of the payloads in its folder is to be gone on with."""
+    """Resume a real run with one of the payloads in its folder."""
     name = PAYLOADS[draw.number % len(PAYLOADS)]
     run_dir = folder / "run"
     shutil.copytree(FIXTURES / f"format-{VERSION}", run_dir)
@@ -69,7 +69,7 @@ def payload(folder: Path, draw: Draw) -> Outcome:
 
 
 def other_format(folder: Path, draw: Draw) -> Outcome:
-    """A run of each format there was goes on to its end; one of the next format is refused."""
+    """A run of every format so far resumes to its end; one of the next format is refused."""
     version = VERSION + 1 - draw.number % (VERSION + 1)
     run_dir = folder / "run"
     shutil.copytree(FIXTURES / f"format-{min(version, VERSION)}", run_dir)

@@ -1,4 +1,4 @@
-"""Other numbers of ranks: at a resume, and while a run lasts, where machines join and are lost."""
+"""Changing numbers of ranks: at a resume, and during a run, when machines join and are lost."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from benchmarks.chaos.running import (
 F64 = ("--runtime.dtype", "float64")
 ATOL = 1e-10
 SIZES = ((4, 2), (2, 4), (4, 1), (2, 1), (1, 2))
-LASTS = 20.0  # s that a run takes longer, so that it is there while machines come and go
+LASTS = 20.0  # s added to a run, so that it lasts while machines come and go
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"
 
 
 def resized(folder: Path, draw: Draw) -> Outcome:
-    """Stopped at a random moment, and gone on with by more or fewer ranks."""
+    """Stopped at a random moment, and resumed by more or fewer ranks."""
     reference = undisturbed(1, *F64, *draw.size.flags)
     before, after = SIZES[draw.number % len(SIZES)]
     run_dir = folder / "run"
@@ -57,7 +57,7 @@ def resized(folder: Path, draw: Draw) -> Outcome:
 
 
 def elastic(folder: Path, draw: Draw) -> Outcome:
-    """One machine trains; a second one joins; the second one is lost, all of it at once."""
+    """One machine trains; a second one joins; the second one is lost, all at once."""
     reference = undisturbed(1, *F64, *draw.size.flags)
     run_dir, port = folder / "run", _free_port()
     with _agent(folder, "one", port, draw.size) as one:
@@ -84,7 +84,7 @@ def elastic(folder: Path, draw: Draw) -> Outcome:
 
 
 def _agent(folder: Path, name: str, port: int, size: Size) -> contextlib.AbstractContextManager[Program]:
-    """Start torchrun as one machine of one or two, each with one rank, as docs/distributed.md has it."""
+    """Start torchrun as one machine of one or two, each with one rank, as in docs/distributed.md."""
     own = folder / name
     own.mkdir()
     torchrun = (
@@ -100,7 +100,7 @@ def _agent(folder: Path, name: str, port: int, size: Size) -> contextlib.Abstrac
 
 
 def _world(*programs: Program) -> int:
-    """Return how many ranks the newest life has, by what rank 0 says, wherever it is."""
+    """Return how many ranks the newest life has, according to rank 0, wherever it runs."""
     said = [line for program in programs for line in program.lines if " rank(s) on " in line]
     return 2 if any("2 rank(s) on " in line for line in said) else len(said) and 1
 

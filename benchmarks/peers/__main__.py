@@ -1,12 +1,11 @@
-"""A race: our env steps/s beside other trainers', on the same machine, in the same minutes, with the same settings.
+"""A race: our env steps/s against other trainers', on the same machine, in the same minutes, with the same settings.
 
     python -m benchmarks.peers [--work cartpole|pong] [--peers NAME ...] [--envs N ...] [--repeats N] [--solve SEEDS]
     python -m benchmarks.peers --install        only makes the peers' environments
 
 `cartpole` is CleanRL's setting: MLP 120-84, batch 128, one update per 10 env steps, Adam 2.5e-4, memory 10,000, target
 every 500 env steps. `pong` is Atari's: Nature CNN, batch 32, one update per 4 env steps, frame skip 4. Each trainer has
-1, 8 and 64 (32) environments at the same replay ratio. What is fair about it, and what is not, stands in
-docs/performance.md.
+1, 8 and 64 (32) environments at the same replay ratio. docs/performance.md says what is fair about it, and what is not.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from benchmarks.peers.venvs import PEERS, Worker
 from benchmarks.rows import write_rows
 
 OURS = ("lockstep", "lockstep-tensors", "lockstep-bfloat16")
-"""The second steps its environments as tensors, in the graph of a compiled run (--env.backend torch); the third takes
-products in bfloat16 (--runtime.dtype), which no peer does."""
+"""The second steps environments written in PyTorch, in the graph of a compiled run (--env.backend torch); the third
+computes products in bfloat16 (--runtime.dtype), which no peer does."""
 ENVS = {"cartpole": (1, 8, 64), "pong": (1, 8, 32)}
 CANNOT = {
     ("cleanrl", "cartpole", 8): "its dqn.py has one environment",
     ("cleanrl", "cartpole", 64): "its dqn.py has one environment",
     ("cleanrl", "pong"): "the dqn_atari.py of its wheel needs an ale-py of 2022",
     ("jax", "pong"): "there is no Atari in JAX",
-    ("lockstep-tensors", "pong"): "there is no Atari of tensors",
+    ("lockstep-tensors", "pong"): "there is no Atari written in PyTorch",
     ("lockstep-bfloat16", "cartpole"): "its layers are too small to gain by it",
     ("tianshou", "pong"): "its Atari extra needs ale-py < 0.9",
     ("torchrl", "pong"): "not set up here",
@@ -38,13 +37,13 @@ CANNOT = {
 }
 """(peer, work) or (peer, work, environments) -> why it is not in the race."""
 PASSES = ((*OURS, "sb3", "cleanrl", "tianshou", "torchrl", "jax"), ("lockstep", "rllib"))
-"""Who runs in turn with whom: RLlib's servers take time from others even while nobody asks them anything."""
+"""Who runs in turn with whom: RLlib's servers take time from others even while idle."""
 SLOW = "rllib"
-"""To be faster than this one alone is no win."""
+"""Being faster than this one alone is no win."""
 OUTSIDE = ("jax",)
-"""Marks from another world than PyTorch."""
+"""References from outside PyTorch."""
 LIMITS = {"cartpole": {64: 6.0, 1: 2.5}, "pong": {8: 2.0}}
-"""Ours with so many environments, to the fastest PyTorch peer at its best number: at least so many times as fast."""
+"""By our number of environments: at least how many times as fast as the fastest PyTorch peer at its best number."""
 SOLVED, SOLVED_EPSILON, LIMIT = {"cartpole": 195.0}, 0.05, 180.0  # mean of 20 training episodes; [s]
 
 
@@ -77,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def runs(who: str, work: str, envs: int) -> bool:
-    """Whether a peer is in the race with so many environments."""
+    """Whether a peer is in the race with this many environments."""
     return (who, work) not in CANNOT and (who, work, envs) not in CANNOT
 
 
@@ -143,12 +142,12 @@ def rates(answers: Sequence[dict[str, Any]]) -> list[float]:
 
 
 def pytorch(who: str) -> bool:
-    """Whether this is a peer of ours that uses PyTorch as well."""
+    """Whether this is a peer that uses PyTorch as well."""
     return who not in OURS and who not in OUTSIDE
 
 
 def report(work: str, rows: Sequence[dict[str, Any]]) -> str:
-    """Return the rows in words."""
+    """Return the rows as text."""
     lines = []
     for row in rows:
         to_peer = row.get("to_fastest_peer")

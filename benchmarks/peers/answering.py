@@ -1,4 +1,4 @@
-"""How a peer's script answers: one JSON request a line in, one JSON line out. Nothing of ours is imported.
+"""How a peer's script answers: one JSON request per line in, one JSON line out. Nothing of ours is imported.
 
 Every training peer understands {"what": "versions"}, {"what": "train", "work", "envs", "seconds", "epsilon"} and
 {"what": "solve", "work", "envs", "epsilon", "target", "limit"}.
@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 WINDOW = 20
-"""Episodes whose mean return says that a work is solved."""
+"""Episodes whose mean return decides that a work is solved."""
 CORE = 0
-"""Every peer, and ours, computes on this one core; whoever is not asked sleeps."""
+"""All peers, and ours, compute on this one core; those not asked sleep."""
 
 
 class Cadence(NamedTuple):
-    """How a work's replay ratio is kept: after so many steps of all environments so many updates."""
+    """How a work's replay ratio is kept: after `steps` steps of all environments, `updates` updates."""
 
     steps: int
     updates: int
@@ -35,10 +35,10 @@ class Training(Protocol):
     returns: list[float]  # of all finished episodes, in order
 
     def advance(self) -> None:
-        """Train a little further, some tenths of a second."""
+        """Train a little further, a few tenths of a second."""
 
     def close(self) -> None:
-        """Give back what a successor needs."""
+        """Release what a successor needs."""
 
 
 def cadence(envs: int, every: int) -> Cadence:
@@ -85,8 +85,8 @@ def trainer(make: Callable[[str, int, float, int], Training]) -> dict[str, Calla
 def peak_mb() -> float:
     """Return the most memory that this process and its living descendants have held [MB].
 
-    Those that have ended (compilers, say) do not count, nor does what a fork shares with its parent until it becomes
-    another program, which is what getrusage says of children.
+    Those that have ended (compilers, say) do not count, nor does what a fork shares with its parent until it executes
+    another program, which is what getrusage reports for children.
     """
     alive, pids = [os.getpid()], [os.getpid()]
     while pids:
@@ -111,7 +111,7 @@ def serve(answers: Mapping[str, Callable[..., Any]], *, core: int | None = CORE)
     if core is not None:
         os.sched_setaffinity(0, {core})
     with os.fdopen(os.dup(1), "w") as said:
-        os.dup2(2, 1)  # whatever anybody prints goes to stderr
+        os.dup2(2, 1)  # whatever is printed goes to stderr
         for line in sys.stdin:
             request = json.loads(line)
             print(json.dumps(answers[request.pop("what")](**request)), file=said, flush=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 OUT = HERE.parent / "docs" / "images" / "race.png"
 NAMES = {
     "lockstep": "Lockstep",
-    "lockstep-tensors": "Lockstep, envs of tensors",
+    "lockstep-tensors": "Lockstep, PyTorch envs",
     "lockstep-bfloat16": "Lockstep, bfloat16",
     "sb3": "Stable-Baselines3",
     "cleanrl": "CleanRL",
@@ -90,7 +90,7 @@ def speeds(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def breakdown(axes: Axes, rows: Sequence[Row]) -> None:
-    """Draw what a step of the loop goes into, a bar for each work."""
+    """Draw where the time of a loop step goes, a bar for each work."""
     for y, row in enumerate(rows):
         begin = 0.0
         for part, colour in PARTS.items():
@@ -105,10 +105,10 @@ def breakdown(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def _name(row: Row) -> str:
-    """Return what a row of benchmarks.step is of."""
+    """Return a label for a row of benchmarks.step."""
     how = "compiled" if row["compiled"] else "eager"
     envs = "env" if row["envs"] == 1 else "envs"
-    return f"{row['work']}, {row['envs']} {envs}\n{how}{', of tensors' if row['backend'] == 'torch' else ''}"
+    return f"{row['work']}, {row['envs']} {envs}\n{how}{', PyTorch envs' if row['backend'] == 'torch' else ''}"
 
 
 def _dress(axes: Axes, title: str) -> None:

@@ -75,7 +75,7 @@ def versions() -> dict[str, Any]:
 
 
 def main(kind: type[Training] = Training) -> None:
-    """Answer."""
+    """Answer requests."""
     torch.set_num_threads(1)
     serve({"versions": versions} | trainer(kind))
 

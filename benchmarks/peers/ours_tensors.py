@@ -1,4 +1,4 @@
-"""Lockstep whose environments are tensors, answering the benchmarks' requests as its peers do."""
+"""Lockstep with environments written in PyTorch, answering the benchmarks' requests as its peers do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ours import Training, main
 
 
 class TensorTraining(Training):
-    """The same run, environments included in what is compiled."""
+    """The same run, with environments compiled as well."""
 
     backend = "torch"
 

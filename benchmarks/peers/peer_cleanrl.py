@@ -1,8 +1,8 @@
-"""CleanRL's dqn.py answering the benchmarks' requests, as its wheel brings it. Runs in its own environment.
+"""CleanRL's dqn.py, as shipped in its wheel, answering the benchmarks' requests. Runs in its own environment.
 
-The wheel is of 2023 and asks for Python < 3.11; it is installed without its dependencies, of which the script needs
-few. It is run as it stands, once for each request: the memory's `sample` is watched to know when an update begins, and
-to end it.
+The wheel is from 2023 and requires Python < 3.11; it is installed without its dependencies, few of which the script
+needs. The script runs unchanged, once per request: the memory's `sample` is watched to know when an update begins, and
+to end the script.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Watcher(io.StringIO):
 
 
 def run(epsilon: float, seed: int, enough: Any) -> Watcher:
-    """Run the script until `enough` says so; it is asked at every update."""
+    """Run the script until `enough` is true; it is called at every update."""
     watcher = Watcher()
     watcher.enough = enough
     sample = ReplayBuffer.sample

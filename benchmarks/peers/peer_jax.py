@@ -1,7 +1,7 @@
-"""DQN as one jitted JAX program, environment included, in the way of PureJaxRL (Lu et al. 2022): an outside mark.
+"""DQN as one jitted JAX program, environment included, in the style of PureJaxRL (Lu et al. 2022): a reference.
 
-PureJaxRL is no package, so this is written from its idea: gymnax's CartPole, the memory in device arrays, and acting,
-storing, sampling and learning in one `lax.scan`. Runs in its own environment: nothing of ours is imported.
+PureJaxRL is not a package, so this is written from its idea: gymnax's CartPole, the memory in device arrays, and
+acting, storing, sampling and learning in one `lax.scan`. Runs in its own environment: nothing of ours is imported.
 """
 
 from __future__ import annotations

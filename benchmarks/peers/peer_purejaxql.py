@@ -1,4 +1,4 @@
-"""purejaxql's PQN on MinAtar, the authors' own script, on all cores. It is no package: `source` is a checkout of it."""
+"""purejaxql's PQN on MinAtar, the authors' own script, on all cores. Not a package: `source` is a checkout of it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ SETTINGS = {
     "LAMBDA": 0.65,
     "WANDB_MODE": "disabled",
 }
-"""Those of its pqn_minatar.yaml, less its tests during training."""
+"""Those of its pqn_minatar.yaml, without its tests during training."""
 _programs: dict[tuple[str, int], Any] = {}
 
 
 def train(source: str, game: str, env_steps: int, seed: int) -> dict[str, Any]:
-    """Train from the beginning for so many env steps; the program is compiled before the clock starts."""
+    """Train from scratch for `env_steps` env steps; the program is compiled before the clock starts."""
     if source not in sys.path:
         sys.path.insert(0, source)
     from purejaxql.pqn_minatar import make_train

@@ -30,7 +30,7 @@ MEMORIES: dict[tuple[str, str], Any] = {}
 
 
 def build() -> None:
-    """Compile the C++ sources that TorchRL's wheel brings, as its setup does, against the torch that is installed."""
+    """Compile the C++ sources in TorchRL's wheel, as its setup does, against the installed torch."""
     with contextlib.suppress(ImportError):
         importlib.import_module("torchrl._torchrl")
         return
@@ -38,7 +38,7 @@ def build() -> None:
 
     home = Path(sysconfig.get_path("purelib")) / "torchrl"
     sources = [str(home / "csrc" / name) for name in ("pybind.cpp", "utils.cpp")]
-    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # ninja's place
+    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where ninja is
     with tempfile.TemporaryDirectory() as folder:
         flags = ["-O3", "-DNDEBUG", "-std=c++20"]
         load("_torchrl", sources, extra_cflags=flags, build_directory=folder, is_python_module=False)
@@ -131,13 +131,13 @@ UNIFORM = {"cpprb": UniformCpprb, "torchrl": UniformTorchRL}
 
 
 def fields(case: dict[str, Any]) -> dict[str, Any]:
-    """Return what a transition consists of, as cpprb is told; both observations, as it is by default."""
+    """Return the fields of a transition for cpprb; both observations, as is its default."""
     obs = {"shape": tuple(case["obs_shape"]), "dtype": np.dtype(case["dtype"])}
     return {"obs": obs, "next_obs": obs, "action": {"dtype": np.int64}, "reward": {}, "done": {}}
 
 
 def content(case: dict[str, Any], count: int, of: Any) -> dict[str, Any]:
-    """Return so many transitions."""
+    """Return `count` transitions."""
     obs = np.ones((count, *case["obs_shape"]), dtype=case["dtype"])
     reward, done = np.ones(count, dtype=np.float32), np.zeros(count, dtype=bool)
     values = {"obs": obs, "next_obs": obs, "action": np.zeros(count, dtype=np.int64), "reward": reward, "done": done}
@@ -155,7 +155,7 @@ def uniform(who: str, case: dict[str, Any], calls: int) -> dict[str, float]:
 
 
 def timed(kind: Any, who: str, case: dict[str, Any], calls: int, *more: str) -> dict[str, float]:
-    """Measure `add` and more of a full memory, which stays as long as the case does: frames twice over are heavy."""
+    """Measure `add` and more on a full memory, which is kept as long as the case: frames stored twice are large."""
     key = who, case["name"]
     if key not in MEMORIES:
         for other in [other for other in MEMORIES if other[1] != case["name"]]:

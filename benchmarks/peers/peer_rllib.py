@@ -16,7 +16,7 @@ BATCH = 128
 
 
 class Training:
-    """Its own loop decides how much comes between two looks; so many updates an env step are asked for.
+    """Its own loop decides how much happens between two readings; the updates per env step are requested.
 
     work: `cartpole`, learned by this process; or `cartpole, N`, by N learners that share each batch, on all cores.
     """

@@ -1,6 +1,6 @@
 """Stable-Baselines3 answering the benchmarks' requests. Runs in its own environment: nothing of ours is imported.
 
-Requests are those of `answering`, and {"what": "replay", "case": {...}, "calls": N}. Answers hold seconds.
+Requests are those of `answering`, and {"what": "uniform", "who": ..., "case": {...}, "calls": N}. Answers hold seconds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Episodes(BaseCallback):
 
 
 class Training:
-    """DQN at a work; it always clips gradients, so the threshold is out of reach."""
+    """DQN on a work; it always clips gradients, so the threshold is infinite."""
 
     def __init__(self, work: str, envs: int, epsilon: float, seed: int) -> None:
         settings = cartpole(envs, seed) if work == "cartpole" else pong(envs, seed)
@@ -90,7 +90,7 @@ def cartpole(envs: int, seed: int) -> dict[str, Any]:
 
 def pong(envs: int, seed: int) -> dict[str, Any]:
     """Return Atari Pong with the Nature CNN; only one environment can share frames between observations."""
-    import ale_py  # whose games Gymnasium has to be told of
+    import ale_py  # its games have to be registered
 
     gymnasium.register_envs(ale_py)
     cycle = cadence(envs, 4)
@@ -115,7 +115,7 @@ def versions() -> dict[str, Any]:
 
 
 def uniform(who: str, case: dict[str, Any], calls: int) -> dict[str, Any]:
-    """Add `calls` steps of all environments, then sample as many batches; the memory is full before."""
+    """Add `calls` steps of all environments, then sample as many batches; the memory is full beforehand."""
     name, shape, envs = case["name"], tuple(case["obs_shape"]), case["envs"]
     image = case["dtype"] == "uint8"
     obs = np.ones((envs, *shape), dtype=case["dtype"])
@@ -126,7 +126,7 @@ def uniform(who: str, case: dict[str, Any], calls: int) -> dict[str, Any]:
         kind, horizon = ReplayBuffer, {}
         if case["n_step"] > 1:
             kind, horizon = NStepReplayBuffer, {"n_steps": case["n_step"], "gamma": 0.99}
-        BUFFERS.clear()  # frames twice over are heavy
+        BUFFERS.clear()  # frames stored twice are large
         BUFFERS[name] = kind(case["capacity"], space, spaces.Discrete(4), device="cpu", n_envs=envs, **horizon)
         while not BUFFERS[name].full:
             BUFFERS[name].add(obs, obs, action, reward, done, infos)

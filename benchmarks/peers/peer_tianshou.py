@@ -1,7 +1,7 @@
 """Tianshou answering the benchmarks' requests. Runs in its own environment: nothing of ours is imported.
 
-Its parts are put together by hand, collector, memory and algorithm, without its trainer: that one tests policies and
-writes logs in between.
+Its collector, memory and algorithm are put together by hand, without its trainer, which tests policies and writes logs
+in between.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Training:
     def __init__(self, work: str, envs: int, epsilon: float, seed: int) -> None:
         assert work == "cartpole"
         torch.manual_seed(seed)
-        # Gymnasium's vector environments are processes there, of which 64 on one core take minutes to start
+        # there, Gymnasium's vector environments are processes, and 64 of them take minutes to start on one core
         many = GymEnv("CartPole-v1") if envs == 1 else SerialEnv(envs, lambda: GymEnv("CartPole-v1"))
         env = TransformedEnv(many, RewardSum())
         spec = env.full_action_spec_unbatched["action"]

@@ -1,12 +1,12 @@
-"""PQN on MinAtar beside purejaxql, its authors' program, all in JAX: both may use every core of this machine.
+"""PQN on MinAtar against purejaxql, the authors' all-JAX program: both may use every core of this machine.
 
     git clone https://github.com/mttga/purejaxql
     python -m benchmarks.peers.pqn --source purejaxql [--game NAME] [--repeats N]
 
-Both train from the beginning with the settings of its pqn_minatar.yaml, environments included in what is compiled; of
-neither is compiling counted. Ours are real runs, on one rank with a thread a core and on a rank a core, read from their
-own log; its tests during training are off, as are our evaluations. All in turn, and whoever waits is not there. Ours
-normalises over a whole image where it does so over channels.
+Both train from scratch with the settings of its pqn_minatar.yaml and compile the environments too; compile time is not
+counted. Ours are real runs, on one rank with a thread per core and on one rank per core, read from their own log; its
+tests during training are off, as are our evaluations. They run in turn, each ending before the next starts. Ours
+normalises over the whole image, theirs over channels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmarks.scaling_runs import QUIET, read, started
 
 THEIRS, THREADS, RANKS = "purejaxql", "lockstep, threads", "lockstep, ranks"
 DEADLINE = 600.0
-"""After this a run of ours is ended and told as failed [s]."""
+"""After this a run of ours is ended and reported as failed [s]."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -60,7 +60,7 @@ def cores() -> int:
 
 
 def ours(game: str, env_steps: int, seed: int, ranks: int) -> float:
-    """Return env steps/s of a run on so many ranks, which share the cores, once it learns."""
+    """Return env steps/s of a run on `ranks` ranks, which share the cores, once it learns."""
     with tempfile.TemporaryDirectory() as folder:
         flags = [
             *("train", f"pqn-minatar-{game.lower()}", "--seed", str(seed), "--total_env_steps", str(env_steps)),
@@ -94,7 +94,7 @@ def row(who: str, game: str, told: dict[str, list[float]], versions: dict[str, A
 
 
 def report(rows: list[dict[str, Any]]) -> str:
-    """Return the rows in words."""
+    """Return the rows as text."""
     lines = [
         (
             one["who"],

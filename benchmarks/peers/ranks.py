@@ -1,11 +1,11 @@
-"""The race on two cores: one training run, shared by two of our ranks, and by two learners of RLlib, beside one each.
+"""The race on two cores: one training run, shared by two of our ranks and by two RLlib learners, against one each.
 
     python -m benchmarks.peers.ranks [--repeats N] [--seconds S] [--env-steps N]
 
-CleanRL's CartPole settings with 64 environments, batch 128 and an update per 10 env steps, of all ranks together; one
-thread a rank. Ours are real runs, read from their own log; RLlib's are measured as in `benchmarks.peers`, its one
-process with environments beside its learners. All in turn, and whoever waits is not there. Of the other peers none
-trains DQN on more than one rank: see CANNOT.
+CleanRL's CartPole settings with 64 environments, batch 128 and an update per 10 env steps, over all ranks together; one
+thread per rank. Ours are real runs, read from their own log; RLlib's are measured as in `benchmarks.peers`, with its
+one process of environments next to its learners. They run in turn, each ending before the next starts. None of the
+other peers trains DQN on more than one rank: see CANNOT.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CANNOT = {
 """Peer of `benchmarks.peers` -> why it is not in this race."""
 ENVS, RANKS = 64, (1, 2)
 DEADLINE = 300.0
-"""After this a run of ours is ended and told as failed [s]."""
+"""After this a run of ours is ended and reported as failed [s]."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def ours(ranks: int, env_steps: int, seed: int) -> float:
-    """Return env steps/s of a run on so many ranks, once it learns."""
+    """Return env steps/s of a run on `ranks` ranks, once it learns."""
     epsilon = str(cartpole().policy.epsilon_start)
     with tempfile.TemporaryDirectory() as folder:
         flags = [
@@ -81,7 +81,7 @@ def rllib(learners: int, seconds: float) -> float:
 
 
 def row(who: str, ranks: int, rates: dict[tuple[str, int], list[float]]) -> dict[str, Any]:
-    """Return one row; efficiency is beside one rank, the ratio beside RLlib's better one, each within a repeat."""
+    """Return one row; efficiency is against one rank, the ratio against RLlib's better one, each within a repeat."""
     mine, alone = rates[who, ranks], rates[who, RANKS[0]]
     best = [max(each) for each in zip(*(rates["rllib", n] for n in RANKS), strict=True)]
     return {
@@ -95,7 +95,7 @@ def row(who: str, ranks: int, rates: dict[tuple[str, int], list[float]]) -> dict
 
 
 def report(rows: list[dict[str, Any]]) -> str:
-    """Return the rows in words."""
+    """Return the rows as text."""
     lines = [
         (
             one["who"],

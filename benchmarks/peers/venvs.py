@@ -1,6 +1,6 @@
-"""Other trainers to measure beside ours, each in a virtual environment of its own under benchmarks/.peers (not in git).
+"""Other trainers to compare with ours, each in its own virtual environment under benchmarks/.peers (not in git).
 
-A peer is a script that reads one JSON request a line and answers each with one JSON line. It stays alive between
+A peer is a script that reads one JSON request per line and answers each with one JSON line. It stays alive between
 requests, idle, so that its measurements can be interleaved with ours.
 """
 
@@ -24,8 +24,8 @@ HOME = HERE.parent / ".peers"
 class Peer:
     """A peer: what pip installs for it, in this order, and the script that answers for it.
 
-    torch: whether our torch comes first; builds: whether `script build` has to be run once; ours: runs here, not in an
-    environment of its own.
+    torch: whether our torch comes first; builds: whether `script build` has to be run once; ours: runs here, not in its
+    own environment.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Peer:
         return self.ours or (HOME / self.name / "installed.json").exists()
 
     def install(self) -> None:
-        """Create the environment unless it is there; torch comes first and alone, in the version that we use."""
+        """Create the environment unless it exists; torch comes first and alone, in the version that we use."""
         if self.is_installed():
             return
         subprocess.run([sys.executable, "-m", "venv", "--clear", HOME / self.name], check=True)
@@ -69,7 +69,7 @@ PEERS = {
         Peer("lockstep-tensors", (), "ours_tensors.py", ours=True),
         Peer("lockstep-bfloat16", (), "ours_bfloat16.py", ours=True),
         Peer("sb3", (("stable-baselines3==2.9.2", "ale-py==0.12.1", "opencv-python-headless"),), "peer_sb3.py"),
-        # its wheel is of 2023, asks for Python < 3.11, and names far more than its dqn.py imports
+        # its wheel is from 2023, requires Python < 3.11, and lists far more than its dqn.py imports
         Peer(
             "cleanrl",
             (
@@ -124,12 +124,12 @@ class Worker:
         self._process.wait()
 
     def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
-        """Return the answer to one request. Raises RuntimeError if the peer died of it."""
+        """Return the answer to one request. Raises RuntimeError if the peer died."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"what": what} | arguments) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the peer ended while asked for {what}; its error stands above")
+            raise RuntimeError(f"the peer died while handling {what}; its error is above")
         return dict(json.loads(line))

@@ -1,1 +1,1 @@
-"""The model of scaling beside measurements: of this machine, and as published. `launch/model` is the model."""
+"""The model of scaling against measurements: of this machine, and as published. `launch/model` is the model."""

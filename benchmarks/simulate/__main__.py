@@ -1,13 +1,13 @@
 """What the model of scaling predicts, and how far it is from what was measured.
 
     python -m benchmarks.simulate [--profile h100-ib] [--preset atari] [--mode weak] [--ranks 1 8 64 512 4096]
-    python -m benchmarks.simulate --validate [--rows FILE]   # beside published all-reduces and measured rows
+    python -m benchmarks.simulate --validate [--rows FILE]   # against published all-reduces and measured rows
     python -m benchmarks.simulate --figure docs/images/plan_h100.png
-    python -m benchmarks.simulate --count PRESET ...         # count operations anew; all: those of every preset
+    python -m benchmarks.simulate --count PRESET ...         # recount operations; all: those of every preset
 
-The first prints env steps/s, efficiency, the share of each part, bytes and money of every strategy. The second ends
-with status 1 where a prediction for 4 ranks from rows of 1 and 2, which `python -m benchmarks.scaling` writes, is off
-by more than 20%. The last is for `lockstep plan`, and alone imports torch.
+The first prints env steps/s, efficiency, the share of each part, bytes and cost of every strategy. The second exits
+with status 1 if a prediction for 4 ranks from rows of 1 and 2, which `python -m benchmarks.scaling` writes, is off by
+more than 20%. The last is for `lockstep plan`, and is the only one to import torch.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def work(preset: str, *, weak: bool) -> tuple[Load, Counts]:
-    """Return what a preset asks for, and what has been counted of it. Raises KeyError where it was not counted."""
+    """Return a preset's load and its counts. Raises KeyError if it was not counted."""
     facts = ask([preset])
     return replace(Load(**facts["load"]), weak=weak), Counts.read(counted()[facts["key"]])
 
@@ -88,7 +88,7 @@ def simulate(load: Load, counts: Counts, profile: str, ranks: Sequence[int]) -> 
 
 
 def validate(rows: Path) -> int:
-    """Hold the model against published points and against measured rows."""
+    """Check the model against published points and against measured rows."""
     print(published.report())
     if not rows.exists():
         print(f"no {rows.name}: python -m benchmarks.scaling --ranks 1 2 4 writes it")
@@ -99,7 +99,7 @@ def validate(rows: Path) -> int:
 
 
 def count(names: Sequence[str]) -> None:
-    """Count presets and keep what was counted, one line each."""
+    """Count presets and store the counts, one line each."""
     from trainer.commands.plan import count as count_run
 
     known: dict[str, Any] = dict(counted())

@@ -1,4 +1,4 @@
-"""Predicted efficiency against the number of ranks, a line a strategy, each named at its end."""
+"""Predicted efficiency against the number of ranks, a line per strategy, each named at its end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LINES = {
     Strategy("flat", compress="powersgd"): ("flat, PowerSGD", "#d55e00"),
     Strategy("server", asynchronous=True): ("server, asynchronous", "#333333"),
 }
-"""Told apart without red and green as well (Okabe & Ito 2008)."""
+"""Distinguishable with red-green colour blindness (Okabe & Ito 2008)."""
 SIZE, DPI, GAP = (8.0, 4.6), 160, 4.4
 
 
@@ -70,7 +70,7 @@ def efficiency(load: Load, counts: Counts, cluster: Cluster, out: Path, *, title
 
 
 def _apart(wanted: list[float]) -> list[float]:
-    """Return places for labels as near as can be to where they belong, with a gap between them."""
+    """Return places for labels as near as possible to where they belong, with a gap between them."""
     order = sorted(range(len(wanted)), key=wanted.__getitem__)
     places, least = dict(enumerate(wanted)), 3.0
     for i in order:

@@ -1,8 +1,8 @@
 """From measured rows of few ranks to a prediction for more, on a machine whose cores they share.
 
-Rows are those of benchmarks/scaling.py. Parts of a rank's time are treated by what they are: acting, learning and the
+Rows are those of benchmarks/scaling.py. Parts of a rank's time are treated by their nature: acting, learning and the
 rest need a core, for which ranks queue; an environment that waits for something needs none; the exchange is messages,
-whose time is mostly that of being woken, and grows with their number alone.
+whose time is mostly that of being woken up, and grows with their number alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 Row = Mapping[str, Any]
 
 MEET = 0.5
-"""Of ranks that wait for their environments, so many come to a core at the same time. Fitted to quiet runs here."""
+"""Share of the ranks waiting for environments that need a core at the same time. Fitted to quiet runs here."""
 LIMIT = 0.2
 """The most that a prediction for 4 ranks from rows of 1 and 2 may be off."""
 
@@ -37,7 +37,7 @@ class Measured(NamedTuple):
 
 
 class Check(NamedTuple):
-    """A prediction beside the measurement that it did not know."""
+    """A prediction, and the measurement that it did not know."""
 
     work: str
     mode: str
@@ -62,10 +62,10 @@ def read(row: Row) -> Measured:
 
 
 def messages(strategy: str, ranks: int) -> float:
-    """Return how many messages one after the other a rank's update waits for, beside those between two ranks.
+    """Return how many successive messages a rank's update waits for, relative to two ranks.
 
-    All-reduce, reduce-scatter and all-gather go around a ring, a server hears one rank after the other; in gossip a
-    rank is held up by as many neighbours as the exponential graph has distances.
+    All-reduce, reduce-scatter and all-gather go around a ring, a server serves one rank after another; in gossip a rank
+    is held up by as many neighbours as the exponential graph has distances.
     """
     return math.log2(ranks) if strategy == "gossip" else ranks - 1
 
@@ -76,8 +76,8 @@ def extrapolate(
     """Predict `ranks` ranks from one and from two.
 
     weak: every rank's work stays the same. waits: environments need no core. Under strong scaling the part of the time
-    that halves from one to two ranks goes on to shrink with their number; the rest stays. What learning takes beyond
-    that of one rank is exchange, which some strategies hide there.
+    that halves from one to two ranks keeps shrinking with their number; the rest stays. Learning time beyond that of
+    one rank is exchange, which some strategies hide there.
     """
     meet = MEET if waits else 1.0
     crowd, crowd_two = (1 + meet * max(0.0, many / cores - 1) for many in (ranks, 2))
@@ -93,13 +93,13 @@ def extrapolate(
             shared = min(max(0.0, 2 * (alone - uncrowded)), alone)  # t = fixed + shared / ranks
             uncrowded = alone - shared + shared / ranks
         parts[name] = uncrowded if name == "env" and waits else uncrowded * crowd
-    woken = 1.0 if waits else crowd / crowd_two  # where cores are never idle, being woken means to queue
+    woken = 1.0 if waits else crowd / crowd_two  # where cores are never idle, being woken means queueing
     parts["sync"] = (two.parts["sync"] + hidden) * messages(strategy, ranks) * woken
     return Measured(ranks, parts, one.env_steps * (ranks if weak else 1))
 
 
 def checks(rows: Iterable[Row], ranks: int = 4) -> list[Check]:
-    """Hold the model against every row of `ranks` ranks that has companions with one rank and with two."""
+    """Check the model against every row of `ranks` ranks that has counterparts with one rank and with two."""
     found: dict[tuple[str, str], dict[tuple[str, int], Row]] = {}
     for row in rows:
         found.setdefault((row["work"], row["mode"]), {})[row["strategy"], row["ranks"]] = row

@@ -1,4 +1,4 @@
-"""All-reduces that others measured with nccl-tests and published, for the model to be held against."""
+"""All-reduces that others measured with nccl-tests and published, to check the model against."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def _strategies(
 
 def _undivided(load: Load, ranks: int) -> str:
     return (
-        f"A batch of {load.batch} and {load.num_envs} environment(s) cannot be shared by {ranks} ranks, so this is"
+        f"A batch of {load.batch} and {load.num_envs} environment(s) cannot be divided among {ranks} ranks, so this is"
         f" --scale.world weak: {load.num_envs * ranks:,} environments and batches of {load.batch * ranks:,}."
     )
 
@@ -142,7 +142,7 @@ def _expected(load: Load, reached: Range, alone: Prediction) -> str:
         f" rank-hours."
     )
     if not load.weak and mid.efficiency < POOR:
-        text += " That does not pay: what an update costs a rank hardly shrinks with its part of the batch."
+        text += " That does not pay: a rank's cost per update hardly shrinks with its share of the batch."
         text += " Take fewer ranks, or --scale.world weak."
     if load.weak:
         fewer = load.total_env_steps / alone.env_steps_per_update
@@ -160,7 +160,7 @@ def _range(one: Range) -> str:
 def _strategy(best: Strategy, stated: Strategy, found: dict[Strategy, Prediction], counts: Counts) -> str:
     one, exact = found[best], found[Strategy()]
     if one.ranks == 1:
-        return "Alone, every strategy is the plain optimizer."
+        return "On one rank, every strategy is the plain optimizer."
     lost = (
         f"exchanging {counts.size / 1e6:.3g} MB takes {exact.share('sync'):.0%} of flat's time, waiting for the slowest"
         f" {exact.share('wait'):.0%}"
@@ -188,7 +188,7 @@ def _compression(best: Strategy, found: dict[Strategy, Prediction]) -> str:
     gain = found[fastest].env_steps_per_s / found[replace(fastest, compress="none")].env_steps_per_s
     if gain < 1:
         return "Do not compress: coding takes longer than it saves on these links."
-    return f"Compression would bring a factor of {gain:.2f} at most ({fastest.compress}): not worth what it loses."
+    return f"Compression would gain a factor of {gain:.2f} at most ({fastest.compress}): not worth what it loses."
 
 
 def _batch(load: Load, counts: Counts, cluster: Cluster, ranks: int) -> str:

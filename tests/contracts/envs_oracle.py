@@ -30,7 +30,7 @@ def actions(backend: Backend, steps: int, seed: int = 0) -> list[torch.Tensor]:
 
 
 def collect(backend: Backend, steps: int, seed: int = 0) -> list[list[Transition]]:
-    """Return the valid transitions of each env; check on the way what holds for every timestep."""
+    """Return the valid transitions of each env; check meanwhile what holds for every timestep."""
     out: list[list[Transition]] = [[] for _ in range(backend.num_envs)]
     timestep = backend.reset()
     assert timestep.reset.all()
@@ -66,7 +66,7 @@ def check_form(backend: Backend, timestep: Timestep) -> None:
         assert flag.dtype == torch.bool
     done = timestep.terminated | timestep.truncated
     assert torch.equal(timestep.obs[~done], timestep.final_obs[~done])
-    if not done.any() and not isinstance(backend, DeviceBackend):  # which would have to ask its device
+    if not done.any() and not isinstance(backend, DeviceBackend):  # that one would have to read its device
         assert timestep.obs is timestep.final_obs
 
 

@@ -85,7 +85,7 @@ class Emulator:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Small matrix products only lose by sharing, and most where other processes share the cores."""
+    """Small matrix products only lose by threads, most where other processes share the cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -151,7 +151,7 @@ def assert_frames(obs: torch.Tensor, expected: NDArray[np.float64]) -> None:
 
 @pytest.mark.parametrize(("noop_max", "fire_reset"), [(0, False), (0, True), (20, False), (20, True)])
 def test_an_episode_begins_with_one_frame(noop_max: int, fire_reset: bool) -> None:
-    """Frame-deduplicated replay rebuilds stacks on this."""
+    """Frame-deduplicated replay relies on this to rebuild stacks."""
     backend = make_backend("ale", "ALE/Breakout-v5", 2, [1, 2], noop_max=noop_max, fire_reset=fire_reset, threads=1)
     timestep = backend.reset()
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""What a user may get wrong is one line with the remedy; what an environment gets wrong surfaces and never hangs."""
+"""A user's mistake gives one line with the remedy; an environment's mistake surfaces and never hangs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ACTION = torch.zeros(2, dtype=torch.int64)
 
 
 class Faulty(gym.Env[Any, int]):
-    """Fails in its third step, in the way that `fault` says."""
+    """Fails in its third step, as `fault` says."""
 
     observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
     action_space = gym.spaces.Discrete(2)
@@ -123,7 +123,7 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.parametrize("ending", ["", "raise SystemExit(3)", "del backend; import gc; gc.collect()"])
 def test_a_trainer_that_forgets_to_close_ends(ending: str) -> None:
-    """Its workers ignore SIGTERM, by which Gymnasium and multiprocessing would end them before waiting for them."""
+    """Its workers ignore SIGTERM, with which Gymnasium and multiprocessing would end them before waiting for them."""
     script = f"""
 import torch
 from trainer.envs import make_backend
@@ -162,9 +162,9 @@ backend.send(torch.zeros(2, dtype=torch.int64))
         ("torch", "MinAtar/Breakot-v1", {}, "MinAtar/Breakout-v1"),
         ("torch", "CartPole-v1", {"autoreset": "next_step"}, "the torch backend does same_step"),
         ("torch", "CartPole-v1", {"kwargs": {"foo": 1}}, "it takes max_episode_steps, sutton_barto_reward"),
-        ("torch", "CartPole-v1", {"kwargs": {"sutton_barto_reward": 1}}, "true or false is needed"),
-        ("torch", "MountainCar-v0", {"kwargs": {"goal_velocity": "x"}}, "goal_velocity x: a number is needed"),
-        ("torch", "MinAtar/Asterix-v1", {"kwargs": {"difficulty_ramping": 2}}, "true or false is needed"),
+        ("torch", "CartPole-v1", {"kwargs": {"sutton_barto_reward": 1}}, "must be true or false"),
+        ("torch", "MountainCar-v0", {"kwargs": {"goal_velocity": "x"}}, "goal_velocity x: must be a number"),
+        ("torch", "MinAtar/Asterix-v1", {"kwargs": {"difficulty_ramping": 2}}, "must be true or false"),
         ("torch", "MinAtar/Asterix-v1", {"kwargs": {"max_episode_steps": -1}}, "1 or more"),
         ("ale", "CartPole-v1", {}, "the ale backend cannot step"),
     ],

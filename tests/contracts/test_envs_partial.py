@@ -1,4 +1,4 @@
-"""CartPole without velocities: CartPole, less two of its four numbers."""
+"""CartPole without velocities: CartPole minus two of its four numbers."""
 
 from __future__ import annotations
 

@@ -32,5 +32,5 @@ def test_pictures_show_what_the_vectors_say(env_id: str, shape: tuple[int, int],
 
 
 def test_image_is_true_or_false() -> None:
-    with pytest.raises(ValueError, match="image 1: true or false is needed"):
+    with pytest.raises(ValueError, match="image 1: must be true or false"):
         make_backend("auto", "toy/Catch", 1, [0], kwargs={"image": 1})

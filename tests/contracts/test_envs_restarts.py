@@ -1,4 +1,4 @@
-"""An environment that fails begins anew, alone: its episode is cut, the others never notice, too many end the run."""
+"""An environment that fails restarts alone: its episode is cut, the others never notice, too many end the run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IN_PROCESS = ("raise", "nan", "inf", "reward", "shape", "own buffer")
 
 
 class Flaky(gym.Env[Any, int]):
-    """Counts its steps from a number that the seed gives; env VICTIM fails once, in its fourth step."""
+    """Counts its steps from a number given by the seed; env VICTIM fails once, in its fourth step."""
 
     observation_space = gym.spaces.Box(-1e9, 1e9, (2,), np.float32)
     action_space = gym.spaces.Discrete(2)
@@ -51,7 +51,7 @@ class Flaky(gym.Env[Any, int]):
         if self.fault == "raise":
             raise RuntimeError("the walls came down")
         if self.fault == "segv":
-            faulthandler.disable()  # it is meant, and would be told at length
+            faulthandler.disable()  # intended, and would be reported at length
             os.kill(os.getpid(), signal.SIGSEGV)
         if self.fault == "hang":
             time.sleep(60)
@@ -127,8 +127,8 @@ def test_too_many_end_with_the_first_cause(kind: str, capfd: pytest.CaptureFixtu
     assert restarts.count == 3
     told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("lockstep: ")]
     assert len(told) == 2
-    assert "RuntimeError: the walls came down; it began anew" in told[0]
-    assert "(2 of 2 borne)" in told[1]
+    assert "RuntimeError: the walls came down; it was restarted" in told[0]
+    assert "(2 of 2 allowed)" in told[1]
 
 
 def test_what_is_finite_but_large_is_no_failure() -> None:

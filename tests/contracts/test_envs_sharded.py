@@ -1,4 +1,4 @@
-"""The rank's face over its shards: episode statistics, joining, and backends that cannot save their state."""
+"""A rank's interface over its shards: episode statistics, joining, and backends that cannot save their state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 
 class Scripted:
-    """A backend that says what a test has written down: rows of (reward, terminated, truncated, life_lost, reset)."""
+    """A backend that replays a test's script: rows of (reward, terminated, truncated, life_lost, reset)."""
 
     device, num_envs, num_actions, obs_shape, obs_dtype = CPU, 1, 2, (1,), torch.float32
     stack, stack_pad, saves_state = 1, "repeat", False
@@ -45,9 +45,9 @@ def test_statistics() -> None:
     no = False
     rows = [
         (1.0, no, no, no, no),
-        (2.0, no, no, True, no),  # a lost life ends no episode
+        (2.0, no, no, True, no),  # a lost life does not end an episode
         (4.0, True, no, no, no),
-        (0.0, no, no, no, True),  # a reset row is no step
+        (0.0, no, no, no, True),  # a reset row is not a step
         (8.0, no, True, no, no),
         (16.0, True, True, no, no),  # both at once are one ending
         (32.0, no, no, no, no),

@@ -145,7 +145,7 @@ def test_minatar(game: str, version: str) -> None:
         assert_same(transitions, replayed(plain(seed), transitions))
     terminated, truncated = endings(played)
     assert truncated
-    assert terminated or game == "Freeway"  # which ends after 2500 steps
+    assert terminated or game == "Freeway"  # it ends after 2500 steps
     assert backend.num_actions == (6 if version == "v0" else len(Environment(GAMES[game]).minimal_action_set()))
 
 
@@ -226,7 +226,7 @@ def test_toy_returns() -> None:
     [("sync", "CartPole-v1"), ("async", "CartPole-v1"), ("auto", "MinAtar/Asterix-v1"), ("auto", "ALE/Breakout-v5")],
 )
 def test_distinct_seeds_give_distinct_streams(kind: str, env_id: str) -> None:
-    """Env i depends on seeds[i] alone, and not on who its neighbours are."""
+    """Env i depends on seeds[i] alone, not on its neighbours."""
 
     def stream(seeds: list[int], row: int) -> list[torch.Tensor]:
         backend: Backend = make_backend(kind, env_id, len(seeds), seeds)

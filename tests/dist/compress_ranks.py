@@ -1,4 +1,4 @@
-"""Run under torchrun by test_compress: every way to compress, on this rank's slice of known batches."""
+"""Run under torchrun by test_compress: every compression method, on this rank's slice of known batches."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LAYERS = ((100, 64), (64, 30))
 
 
 def learn(sync: SyncConfig, ranks: Ranks) -> Tensor:
-    """Return the weights that all ranks end with; check that they are equal, and what was counted on the way."""
+    """Return the weights that all ranks end with; check that they are equal, and what was counted meanwhile."""
     world = World(ranks, sync, ADAM)
     before = world.sync.wire.sent
     with tapped() as tap:
@@ -78,7 +78,7 @@ def resumed_equals_uninterrupted(name: str, ranks: Ranks) -> None:
 
 
 def another_method_starts_anew(ranks: Ranks) -> None:
-    """What one method owes is not taken for what another does, or the same with another setting."""
+    """What one method owes is not taken over by another method or setting."""
     own = World(ranks, SYNCS["topk"], ADAM).run(3).sync.own_state()
     for other in (SYNCS["powersgd"], replace(SYNCS["topk"], compress_share=0.2), SYNCS["none"]):
         world = World(ranks, other, ADAM)
@@ -133,7 +133,7 @@ if __name__ == "__main__":
     with process_group(CPU, Launch.read(), 30.0) as group:
         weights = {name: learn(sync, group) for name, sync in SYNCS.items()}
         counts = {name: sent(name, group) for name in SYNCS if not name.startswith("ddp")}
-        for method in ("fp16", *OWING):  # not ddp, whose buckets are formed anew and add up in another order
+        for method in ("fp16", *OWING):  # not ddp, whose buckets are rebuilt and sum in another order
             resumed_equals_uninterrupted(method, group)
         another_method_starts_anew(group)
         reports = group.gather(noise_scale_is_that_of_the_gradients(group))

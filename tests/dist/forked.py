@@ -1,6 +1,6 @@
-"""Ranks that begin with everything imported: forked from a server that has it, which saves each of them two seconds.
+"""Ranks that start with everything imported: forked from a server that has it, which saves each of them two seconds.
 
-For tests that are about what ranks do and not about who starts them.
+For tests of what ranks do, not of how they are started.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 PRELOADED = ["torch.distributed", "trainer.__main__", "trainer.cli", "trainer.commands.train", "trainer.build"]
 GRACE = 10.0
-"""What the others have to find out by themselves that one has failed [s]."""
+"""Time the others have to notice by themselves that one has failed [s]."""
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(PRELOADED)
 
@@ -39,7 +39,7 @@ class Forked:
 
     @property
     def sessions(self) -> dict[int, int]:
-        """Session -> rank; each rank and what it starts is one."""
+        """Session -> rank; each rank and its children are one."""
         return {process.pid: rank for rank, process in enumerate(self.processes) if process.pid is not None}
 
     @property
@@ -47,7 +47,7 @@ class Forked:
         return self.processes[0].pid or 0
 
     def poll(self) -> int | None:
-        """Return the status of the first rank that failed, 0 when all have ended well, None as long as they go on."""
+        """Return the status of the first rank that failed, 0 when all have ended well, None while they run."""
         codes = [process.exitcode for process in self.processes]
         return next((code for code in codes if code), None if None in codes else 0)
 

@@ -1,4 +1,4 @@
-"""Run under torchrun by test_gossip: exchanges of what stands still, and learning; rank 0 stores the outcome."""
+"""Run under torchrun by test_gossip: exchanges of fixed values, and learning; rank 0 stores the outcome."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def learn(sync: SyncConfig, optim: OptimConfig, heavy: bool, ranks: Ranks) -> di
 
 
 def check_rest(ranks: Ranks) -> None:
-    """Without gradients: sums over the ranks stay, and all replicas come to sum x / sum w."""
+    """Without gradients, sums over the ranks are conserved, and all replicas converge to sum x / sum w."""
     p = ranks.world_size
     for sync in (PLAIN, RING):
         for heavy in (False, True):
@@ -84,7 +84,7 @@ def check_rest(ranks: Ranks) -> None:
                 assert exchange > 1 or not heavy or p == 2 or not torch.allclose(mass, torch.ones_like(mass))
                 if exchange == exact and p & (p - 1) == 0 and sync.topology == "exponential":
                     expect_consensus(world, total / p, 1e-14)
-            expect_consensus(world, total / p, 1e-4)  # a ring of four: 0.71 an exchange
+            expect_consensus(world, total / p, 1e-4)  # a ring of four: 0.71 per exchange
             if not heavy:
                 assert torch.equal(mass, torch.ones_like(mass)), "on these graphs nobody gives more than it gets"
 
@@ -95,7 +95,7 @@ def expect_consensus(world: World, mean: Tensor, atol: float) -> None:
 
 
 def check_agreement(ranks: Ranks) -> None:
-    """Within `agreed` there is sum x / sum w, behind it each has its own again; the drift is told."""
+    """Within `agreed` all hold sum x / sum w, after it each has its own again; the drift is reported."""
     world = make(RING, SGD, True, ranks)
     world.run(6)
     strategy = gossip(world)
@@ -116,7 +116,7 @@ def check_agreement(ranks: Ranks) -> None:
 
 
 def check_bytes(ranks: Ranks) -> None:
-    """Each update sends the weights and a mass to one rank; a refresh is an all-reduce of as much."""
+    """Each update sends the weights and a mass to one rank; a refresh is an all-reduce of the same size."""
     world = World(ranks, PLAIN, ADAM)
     world.sync.report()
     with tapped() as tap:
@@ -128,7 +128,7 @@ def check_bytes(ranks: Ranks) -> None:
 
 
 def check_state(optim: OptimConfig, ranks: Ranks) -> None:
-    """With its own state a rank goes on bitwise, without it from what was agreed, in the turn that comes next."""
+    """With its own state a rank continues bitwise, without it from the agreed state, both at the next turn."""
     old = make(PLAIN, optim, True, ranks).run(5)
     own = copy.deepcopy(old.sync.own_state())
     with old.sync.agreed():

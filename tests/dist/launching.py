@@ -1,4 +1,4 @@
-"""Starting real runs as subprocesses, with a deadline that ends every process of them, and all they said on failure."""
+"""Starting real runs as subprocesses, with a deadline that ends all their processes, and their output on failure."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def command(arguments: Sequence[str], ranks: int, launcher: str) -> list[str]:
         restarts = launcher.partition(" ")[2] or "0"
         local = [sys.executable, "-m", "launch", "local", "--ranks", str(ranks), "--max-restarts", restarts]
         return [*local, "--", *arguments]
-    if launcher == "forked":  # whose ranks are told by variables, as torchrun does
+    if launcher == "forked":  # its ranks are configured by variables, as by torchrun
         return [*arguments, "--ranks", "1"] if arguments[0] == "train" and ranks == 1 else list(arguments)
     if launcher == "python":
         return [sys.executable, *arguments]
@@ -142,7 +142,7 @@ def started(
     deadline: float = 60.0,
     env: Mapping[str, str] | None = None,
 ) -> Iterator[Program]:
-    """Start a run; its output goes into `folder`. At the end of the block nothing of it is alive."""
+    """Start a run; its output goes into `folder`. Nothing of it is alive after the block."""
     mark = uuid.uuid4().hex
     said = folder / f"said-{mark[:6]}.txt"
     said.touch()

@@ -31,7 +31,7 @@ CASES: dict[str, tuple[SyncConfig, OptimConfig]] = {
 
 
 def learn(sync: SyncConfig, optim: OptimConfig, ranks: Ranks) -> dict[str, Tensor]:
-    """Learn, and check on the way what no single process can: who is equal to whom, and when."""
+    """Learn, and check meanwhile what no single process can: which ranks are equal, and when."""
     world = World(ranks, sync, optim)
     for number in range(UPDATES):
         world.update(number)
@@ -49,7 +49,7 @@ def learn(sync: SyncConfig, optim: OptimConfig, ranks: Ranks) -> dict[str, Tenso
 
 
 def check_agreement(ranks: Ranks) -> None:
-    """Within `agreed` there is the mean of the replicas, behind it each has its own again; the drift is told."""
+    """Within `agreed` all hold the mean of the replicas, after it each has its own again; the drift is reported."""
     world = World(ranks, PLAIN, SGD).run(4)
     world.sync.report()
     world.run(2, first=4)
@@ -70,7 +70,7 @@ def check_agreement(ranks: Ranks) -> None:
 
 
 def check_gather(ranks: Ranks) -> None:
-    """Numbers are normalised over those whose gradients are averaged: all, a node, oneself."""
+    """Numbers are normalised over the ranks whose gradients are averaged: all, a node, one alone."""
     values = torch.tensor([float(ranks.rank), 1.0])
     world = World(ranks, replace(PLAIN, local_after=1), SGD)
     assert world.sync.gather(values)[:, 0].tolist() == list(range(ranks.world_size))
@@ -101,7 +101,7 @@ def check_bytes(ranks: Ranks) -> None:
 
 
 def check_state(ranks: Ranks) -> None:
-    """Saved in the middle of a round: with its own state a rank goes on bitwise, without it from what was agreed."""
+    """Saved in the middle of a round: with its own state a rank continues bitwise, without it from the agreed state."""
     sync = replace(PLAIN, local_after=3, outer_lr=0.7, outer_momentum=0.9)
     for updates in (2, 3, 9, 11):
         old = World(ranks, sync, ADAM).run(updates)

@@ -26,7 +26,7 @@ LEVELS = replace(ADAM, levels=("torso=rmsprop,lr=0.5,every=3", "head=sgd,every=2
 
 
 WORLDS: list[World] = []
-"""Kept, because gloo aborts if an exchange under way is dropped; a run ends with a save, which waits for it."""
+"""Kept, because gloo aborts if an exchange in flight is dropped; a run ends with a save, which waits for it."""
 
 
 def world(ranks: Ranks, optim: OptimConfig = ADAM, kind: Any = "overlap") -> World:
@@ -35,7 +35,7 @@ def world(ranks: Ranks, optim: OptimConfig = ADAM, kind: Any = "overlap") -> Wor
 
 
 def settle() -> None:
-    """Wait for everything that is under way. A collective."""
+    """Wait for everything in flight. A collective."""
     for w in WORLDS:
         w.sync.state_dict()
 
@@ -50,8 +50,8 @@ def learn(optim: OptimConfig, ranks: Ranks) -> dict[str, Tensor]:
 
 
 def by_hand(optim: OptimConfig, alone: Ranks) -> dict[str, Tensor]:
-    """Delayed SGD as anyone would write it: the gradient of the update before, on the joined batch, in one process."""
-    w = world(alone, optim, kind="flat")  # networks and batches alone are used
+    """Delayed SGD as anyone would write it: the previous update's gradient, on the joined batch, in one process."""
+    w = world(alone, optim, kind="flat")  # only its networks and batches are used
     net, target, late, norms = w.net, w.target_net, None, []
     parameters = list(net.parameters())
     make = torch.optim.SGD if optim.kind == "sgd" else torch.optim.Adam
@@ -74,7 +74,7 @@ def by_hand(optim: OptimConfig, alone: Ranks) -> dict[str, Tensor]:
 
 
 def age(ranks: Ranks) -> None:
-    """Under plain SGD the weights move by the mean gradient of exactly the update before."""
+    """Under plain SGD the weights move by the mean gradient of exactly the previous update."""
     w, means = world(ranks, SGD), []
     for number in range(8):
         before = w.weights
@@ -91,7 +91,7 @@ def age(ranks: Ranks) -> None:
 
 
 def order(ranks: Ranks) -> None:
-    """The exchange of an update begins behind its backward pass, and is waited for behind the next one."""
+    """The exchange of an update begins after its backward pass, and is waited for after the next one."""
     w, events = world(ranks), []
     start, loss = w.sync.wire.start_sum, w.learner.loss
 
@@ -118,7 +118,7 @@ def order(ranks: Ranks) -> None:
 
 
 def resumes(ranks: Ranks) -> None:
-    """The gradient under way is saved, and saving changes nothing; a run without delay leaves none to apply."""
+    """The gradient in flight is saved, and saving changes nothing; a run without delay leaves none to apply."""
     for optim in (OPTIMS["clipped"], LEVELS):
         whole = world(ranks, optim).run(12).weights
         old = world(ranks, optim).run(7)
@@ -129,7 +129,7 @@ def resumes(ranks: Ranks) -> None:
         load(new, state)
         for goes_on in (old, new):
             assert torch.equal(goes_on.run(5, first=7).weights, whole)
-        load(new, state)  # onto one whose own gradient is under way
+        load(new, state)  # onto one whose own gradient is in flight
         assert torch.equal(new.run(5, first=7).weights, whole)
     plain = world(ranks, kind="flat").run(7)
     state = copied(plain)
@@ -165,7 +165,7 @@ def counted(ranks: Ranks) -> None:
 
 
 def apart_alone(alone: Ranks) -> None:
-    """A single rank is late by nothing, and drops what was under way on many."""
+    """A single rank has no delay, and drops what was in flight on many."""
     w = world(alone, SGD)
     before = w.weights
     w.update(0)

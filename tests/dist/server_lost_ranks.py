@@ -1,7 +1,7 @@
 """A worker of an asynchronous parameter server, started by test_server_lost without any agent; one of them is lost.
 
-python server_lost_ranks.py '{"victim": RANK, "signal": NUMBER, "servers": COUNT}' FOLDER. Each survivor stores what it
-has in the end; the last meeting needs no process group of all ranks, which is broken then.
+python server_lost_ranks.py '{"victim": RANK, "signal": NUMBER, "servers": COUNT}' FOLDER. Each survivor stores its
+final state; the last meeting needs no process group of all ranks, which is broken by then.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if __name__ == "__main__":
     told, folder = json.loads(sys.argv[1]), Path(sys.argv[2])
     module.connect = lambda wire, servers, timeout: connect(wire, servers, PATIENCE)
     with process_group(CPU, Launch.read(), 60.0) as ranks:
-        World(ranks, SyncConfig()).run(1)  # loads what torch loads in the first step of an optimizer, for seconds
+        World(ranks, SyncConfig()).run(1)  # loads what torch loads in an optimizer's first step, which takes seconds
         world = asynchronous(ranks, told["servers"], staleness=1)
         for number in range(UPDATES):
             if (ranks.rank, number) == (told["victim"], LOST_AT):
-                world.learner.net(torch.zeros(1, 6, dtype=torch.float64))  # it owes a gradient, for which others wait
+                world.learner.net(torch.zeros(1, 6, dtype=torch.float64))  # it owes a gradient that others wait for
                 os.kill(os.getpid(), told["signal"])
             world.learner.update(mine(joined(number), ranks), LR)
         with world.sync.agreed():

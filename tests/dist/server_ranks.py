@@ -1,7 +1,7 @@
 """Run under torchrun by test_server: both kinds of parameter server among these ranks; rank 0 stores the outcome.
 
-What must hold on every rank is asserted here. Ages of gradients are measured without the server's own account: every
-gradient carries the version that it was computed with, and the weights count the updates.
+What must hold on every rank is asserted here. Ages of gradients are measured independently of the server's account:
+every gradient carries the version that it was computed with, and the weights count the updates.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def sent() -> Iterator[Counter[str]]:
 
 
 def bytes_in_lockstep(ranks: Ranks, servers: int) -> None:
-    """Push and pull cost 2 P a worker, less the servers' own parts; the norm's parts are gathered besides."""
+    """Push and pull cost 2 P per worker, less the servers' own parts; the norm's parts are gathered too."""
     world = World(ranks, SyncConfig(kind="server", servers=servers, shared_memory=False))
     world.sync.report()
     with sent() as found:
@@ -93,7 +93,7 @@ def bytes_in_lockstep(ranks: Ranks, servers: int) -> None:
 
 
 def bytes_at_any_pace(ranks: Ranks, servers: int) -> None:
-    """2 P a worker and update, less the parts that it serves itself; two numbers with each request."""
+    """2 P per worker and update, less the parts that it serves itself; two numbers with each request."""
     world, updates = asynchronous(ranks, servers), 6
     with world.sync.agreed():  # past the first exchanges
         world.sync.report()
@@ -115,7 +115,7 @@ def bytes_at_any_pace(ranks: Ranks, servers: int) -> None:
 
 
 class Aged:
-    """Gradients that say how old they are: weights count updates, a gradient carries the count that it began with."""
+    """Gradients that say how old they are: weights count updates, a gradient carries the count it started from."""
 
     def __init__(self, ranks: Ranks, servers: int, staleness: int | None) -> None:
         self.world, self.ranks = asynchronous(ranks, servers, staleness, SGD), ranks
@@ -171,7 +171,7 @@ def ages(ranks: Ranks, servers: int, staleness: int | None) -> dict[str, Any]:
 
 
 def taking_turns(ranks: Ranks) -> None:
-    """With bound 0 the outcome is that of one process which does the same updates in the order they came."""
+    """With bound 0 the outcome is that of one process that does the same updates in the order of arrival."""
     world = asynchronous(ranks, 1, 0, clipped(ADAM))
     service, order = server_of(world).service, []
     start = world.weights
@@ -199,7 +199,7 @@ def taking_turns(ranks: Ranks) -> None:
 
 
 def meetings(ranks: Ranks, servers: int) -> None:
-    """In `agreed` all hold the servers' weights; a stored state goes on elsewhere, and with another strategy."""
+    """In `agreed` all hold the servers' weights; a stored state continues elsewhere, and with another strategy."""
     world = asynchronous(ranks, servers)
     for number in range(6):
         world.learner.update(mine(joined(number), ranks), LR)
@@ -220,7 +220,7 @@ def meetings(ranks: Ranks, servers: int) -> None:
     torch.testing.assert_close(world.sync.target.data.detach(), weights, rtol=0, atol=0)
     if ranks.rank == ranks.world_size - 1:  # nobody waits for anybody
         world.learner.update(mine(joined(6), ranks), LR)
-        world.sync.refresh(1.0)  # the answer comes behind the update
+        world.sync.refresh(1.0)  # the answer comes after the update
     ranks.gather(None)
     world.sync.refresh(1.0)
     with world.sync.agreed():

@@ -1,4 +1,4 @@
-"""Run under torchrun by test_shared: exchanges through shared memory beside gloo's, and what may prevent them."""
+"""Run under torchrun by test_shared: exchanges through shared memory against gloo's, and what may prevent them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def made(timeout: float = 20.0) -> SharedMemory:
 
 
 def equal_to_gloo(ranks: Ranks) -> None:
-    """Sums, joins, gathers and broadcasts of any length in any order, by ranks that come late by turns."""
+    """Sums, joins, gathers and broadcasts of any length in any order, by ranks that take turns being late."""
     together, own = Random(1), Random(ranks.rank)
     wire, plain = (Wire(ranks.rank, ranks.world_size, Spans(), shared=memory) for memory in (made(), None))
     for _ in range(300):
@@ -58,7 +58,7 @@ def equal_to_gloo(ranks: Ranks) -> None:
 
 
 def nobody_overtakes(ranks: Ranks) -> None:
-    """The same exchange over and over: what is handed on is of this round, on every rank."""
+    """The same exchange repeatedly: every rank receives the values of this round."""
     memory, p = made(), ranks.world_size
     values, one = torch.empty(p * (LONGEST // p), dtype=torch.float64), torch.empty(LONGEST, dtype=torch.float64)
     for number in range(1000):
@@ -95,14 +95,14 @@ def who_never_comes_is_named(ranks: Ranks) -> None:
     memory, last = made(timeout=0.5), ranks.world_size - 1
     if ranks.rank != last:
         began = time.monotonic()
-        with pytest.raises(RuntimeError, match=r"rank \d did not come to an exchange within 0.5 s"):
+        with pytest.raises(RuntimeError, match=r"rank \d did not join an exchange within 0.5 s"):
             memory.sum_(torch.zeros(3))
         assert 0.5 <= time.monotonic() - began < 5
     dist.barrier()
 
 
 def without_it_nobody_has_it(ranks: Ranks, folder: Path) -> None:
-    """Another machine's memory, none, a processor that reorders stores, or too little: then gloo, on all ranks."""
+    """Memory of another machine, none, too little, or a processor that reorders stores: then gloo, on all ranks."""
     last = ranks.world_size - 1
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
@@ -132,7 +132,7 @@ def nothing_is_left(folder: Path) -> None:
         dist.barrier()
         memory = made()
         assert len(memory._ends) == dist.get_world_size() - 1, "each sees when another ends"
-        dist.barrier()  # the name goes behind the last exchange, and not all leave that at once
+        dist.barrier()  # the name goes after the last exchange, and not all leave that at once
         assert os.listdir(folder) == []
         memory.sum_(torch.zeros(3))
 

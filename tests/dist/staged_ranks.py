@@ -68,7 +68,7 @@ def restore(w: World, state: State) -> None:
 
 
 def meeting(w: World) -> Any:
-    """Whom its ranks meet, as `build_run` would have kept it; only the handoff is asked for."""
+    """Whom its ranks meet, as `build_run` would have kept it; only the handoff is used."""
     return w.sync if hasattr(w.sync, "handoff") else None
 
 
@@ -118,7 +118,7 @@ def spec(shape: tuple[int, ...]) -> EnvSpec:
 
 
 def networks(ranks: Ranks) -> None:
-    """Every rank hears what the whole network says, and its own layers get their gradients of it."""
+    """Every rank receives the whole network's output, and its own layers get their gradients from it."""
     sync = SyncConfig(stages=2)
     for name, (shape, net) in NETWORKS.items():
         for parts in (1, 3):
@@ -154,7 +154,7 @@ def same(found: QOut, wanted: QOut, name: str) -> None:
 
 
 def memory(ranks: Ranks) -> None:
-    """A rank has its share of weights, gradients, target and moments; of the other layers nothing is left."""
+    """A rank has its share of weights, gradients, target and moments; nothing is left of the other layers."""
     made: list[weakref.ref[nn.Parameter]] = []
 
     def build_and_note(*arguments: Any) -> Any:
@@ -182,7 +182,7 @@ def memory(ranks: Ranks) -> None:
 
 
 def moves(ranks: Ranks) -> None:
-    """A checkpoint goes on with the network cut or whole, without a difference."""
+    """A checkpoint resumes with the network cut or whole, without a difference."""
     cut, whole = CASES["clipped"], Case(clipped(ADAM), stages=1)
     end = saved(world(cut, ranks).run(12), ranks)
     for first, second, atol in ((cut, cut, 0.0), (cut, whole, 1e-12), (whole, cut, 1e-12)):
@@ -205,7 +205,7 @@ def counted(ranks: Ranks) -> None:
             w.run(5)
         rows = BATCH // replicas
         assert w.sync.flat.data.numel() == [6 * 9 + 9, 9 * 5 + 5 + 5 * 3 + 3][ranks.rank % 2]
-        passed = 8 * rows * 9  # behind the first layer
+        passed = 8 * rows * 9  # after the first layer
         forward, backward = [(passed, 0), (0, passed)][ranks.rank % 2]
         outputs, norms = 8 * rows * 3 / 2, 2 * 24 / 2
         gradient = 2 * w.sync.flat.data.nbytes * (replicas - 1) / replicas
@@ -217,7 +217,7 @@ def counted(ranks: Ranks) -> None:
 
 
 def faults(ranks: Ranks) -> None:
-    """Another batch on one rank of a replica is found; so is a changed weight, where there is a replica to compare."""
+    """A different batch on one rank of a replica is found; so is a changed weight, if there is a replica to compare."""
     last = ranks.world_size - 1
     w = world(CASES["adam"], ranks).run(3)
     batch = mine(joined(3), ranks, 2)

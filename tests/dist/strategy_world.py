@@ -1,4 +1,4 @@
-"""For tests of sync strategies: a learner as `build` joins it, on this rank's slice of known batches."""
+"""For tests of sync strategies: a learner as `build` assembles it, on this rank's slice of known batches."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RMSPROP = OptimConfig(kind="rmsprop", lr=1e-3, eps=0.01)
 
 
 class World:
-    """One rank's learner, in float64; every rank starts from a net of its own, so that rank 0's must win."""
+    """One rank's learner, in float64; every rank starts from its own net, so that rank 0's must win."""
 
     def __init__(
         self, ranks: Ranks, sync: SyncConfig, optim: OptimConfig = ADAM, hidden: tuple[int, ...] = (9, 5)
@@ -84,7 +84,7 @@ def joined(number: int) -> Batch:
 
 
 def mine(batch: Batch, ranks: Ranks, stages: int = 1) -> Batch:
-    """This rank's slice of a joined batch, or its replica's, of so many neighbours."""
+    """This rank's slice of a joined batch, or its replica's of `stages` neighbours."""
     each, place = BATCH * stages // ranks.world_size, ranks.rank // stages
     return batch.map(lambda field: field[place * each : (place + 1) * each])
 

@@ -1,4 +1,4 @@
-"""For tests: what a rank really hands to torch.distributed, and the bytes that ring algorithms make of it."""
+"""For tests: what a rank really passes to torch.distributed, and the bytes that ring algorithms send for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trainer.sync.shared import SharedMemory
 
 HEARD = ("all_reduce", "broadcast", "all_gather", "all_to_all_single", "batch_isend_irecv", "send")
 RENAMED = {"all_gather_single": "all_gather_into_tensor", "reduce_scatter_single": "reduce_scatter_tensor"}
-"""Since torch 2.13; heard under the new names."""
+"""Since torch 2.13; tapped under the new names."""
 
 
 class Tap:
@@ -57,7 +57,7 @@ def _share(group: Any) -> float:
 def tapped() -> Iterator[Tap]:
     """Count every exchange within the block; one that `Tap` does not know goes uncounted, so compare with `calls`.
 
-    Nothing goes through shared memory in the meantime, where it would not be heard.
+    Nothing goes through shared memory meanwhile, where it would not be counted.
     """
     tap = Tap()
 

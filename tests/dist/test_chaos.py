@@ -1,4 +1,4 @@
-"""The short form of `python -m benchmarks.chaos`: a trial or a few of each row, with faults in real runs."""
+"""The short form of `python -m benchmarks.chaos`: one or a few trials of each row, with faults in real runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ELSEWHERE = {
     "elastic": ("resume/test_resume.py", "test_another_number_of_ranks_goes_on_with_the_same_shards"),
     "service": ("unit/test_log_wandb.py", "test_a_service_that_never_answers_holds_up_nobody"),
     "leak": ("resume/test_nothing_piles_up.py", "test_nothing_piles_up"),
-    "leak-restarts": ("dist/test_chaos.py", "test_short_form"),  # kill-2 looks at what is left behind a restart
+    "leak-restarts": ("dist/test_chaos.py", "test_short_form"),  # kill-2 looks at what is left after a restart
 }
 """The tests that are the short forms of the others: (file, function)."""
 ONLY_MEASURED = ("check-cost",)

@@ -75,7 +75,7 @@ def arguments(folder: Path, name: str, *more: str) -> list[str]:
     ids=["int8", "powersgd", "fp16"],
 )
 def test_killed_and_resumed_equals_uninterrupted(more: tuple[str, ...], tmp_path: Path) -> None:
-    """On two ranks, one of which is killed behind the first checkpoint: everything stored, and every row of the log."""
+    """On two ranks, one of which is killed after the first checkpoint: everything stored, and every row of the log."""
     run(arguments(tmp_path, "whole", *more), tmp_path, ranks=2, deadline=120)
     script = str(Path(__file__).parents[1] / "resume" / "killing.py")
     killed = json.dumps([(150, arguments(tmp_path, "killed", *more))])

@@ -1,4 +1,4 @@
-"""A killed rank ends runs whose ranks meet rarely, or two at a time, as soon and as clearly as others."""
+"""A killed rank ends runs whose ranks meet rarely, or two at a time, as soon and as clearly as any other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`lockstep doctor` on runs of two ranks that really died, by the command that a user types."""
+"""`lockstep doctor` on runs of two ranks that really died, through the command that a user types."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def test_a_segmentation_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "died at step 150 (1,200 of 2,000,000 env steps)" in told, "to the step: rank 0 sees the page of rank 1"
     assert "Rank 1 died first, in learning, of a fatal signal: Segmentation fault (faults.py, line " in told
     assert "Meanwhile rank 0 was in a" in told
-    assert "The newest good checkpoint is of step " in told
-    assert f"go on with: lockstep train --resume {run}" in told
+    assert "The newest good checkpoint is from step " in told
+    assert f"continue with: lockstep train --resume {run}" in told
     rows = json.loads((run / "blackbox" / "life-0001" / "rank-00001.last.json").read_text())["steps"]
     assert all(row["all"] > 0 for row in rows)
 
@@ -43,7 +43,7 @@ def test_a_segmentation_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_a_rank_that_hangs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = dies("replay:1:150:sleep", tmp_path, "--runtime.timeout", "4")
     told = doctor(run, capsys)
-    assert "Rank 1 hung and was ended for it: nothing happened for 4 s in replay at step 150." in told
+    assert "Rank 1 hung and was terminated: nothing happened for 4 s in replay at step 150." in told
     stacks = (run / "blackbox" / "life-0001" / "rank-00001.stacks.txt").read_text()
     assert "in _happen" in stacks, "where it slept"
     assert "in train" in stacks
@@ -51,12 +51,12 @@ def test_a_rank_that_hangs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.slow
 def test_each_life_keeps_its_own_box(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The second life ends in another way; what the first one left is still there."""
+    """The second life ends differently; what the first one left is still there."""
     fault = "env:1:150:kill,act:0:250:raise"
     run = dies(fault, tmp_path, "--resume", "auto", launcher="local 1")
     told = doctor(run, capsys)
-    assert "in its life 2" in told
-    assert "Rank 0 failed first, in choosing actions: FaultInjected: asked for by LOCKSTEP_FAULT=act:0:250:raise" in told
+    assert "in life 2" in told
+    assert "Rank 0 failed first, in choosing actions: FaultInjected: requested by LOCKSTEP_FAULT=act:0:250:raise" in told
     first = run / "blackbox" / "life-0001"
     assert not (first / "rank-00001.end.json").exists(), "killed"
     assert (first / "rank-00001.last.json").exists()

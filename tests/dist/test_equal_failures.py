@@ -1,4 +1,4 @@
-"""A killed rank ends runs whose optimizer state is shared out, or whose gradients are under way, as soon as others."""
+"""A killed rank ends runs with partitioned optimizer state or gradients in flight as soon as any other."""
 
 from __future__ import annotations
 

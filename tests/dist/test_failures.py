@@ -1,4 +1,4 @@
-"""Whatever goes wrong on one rank ends all of them, soon, with the first cause told last, and leaves no process."""
+"""Whatever goes wrong on one rank soon ends all of them, reports the root cause last, and leaves no process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def arguments(env: str, folder: Path, *more: str, **kwargs: object) -> list[str]
 
 
 def fails(env: str, tmp_path: Path, launcher: str, *more: str, fault: str = "") -> Program:
-    """fault: injected by the trainer itself (`trainer.runtime.faults`), where it is none of the environment."""
+    """fault: injected by the trainer itself (`trainer.runtime.faults`), if it is not the environment's."""
     log = tmp_path / "faults.jsonl"
     asked = {"LOCKSTEP_FAULT": fault, "LOCKSTEP_TESTING": "1", "LOCKSTEP_FAULT_LOG": str(log)}
     with started(
@@ -47,12 +47,12 @@ def doctor(tmp_path: Path) -> str:
     """What `lockstep doctor` says, from what the ranks left behind."""
     found = verdict(gather(tmp_path / "run"), Stored())
     assert found.state == "died"
-    assert "There is no checkpoint to go on from" in found.text
+    assert "There is no checkpoint to resume from" in found.text
     return found.text
 
 
 def last_word(program: Program, launcher: str) -> str:
-    """What stands at the end: our last line, or torchrun's report of the root cause."""
+    """The end of the output: our last line, or torchrun's report of the root cause."""
     if launcher == "spawn":
         return program.lines[-1]
     assert "Root Cause" in program.output, program.output
@@ -82,7 +82,7 @@ def test_non_finite_loss_on_one_rank(launcher: str, tmp_path: Path) -> None:
     before, told, _ = program.output.partition("lockstep: non-finite loss on rank 1")
     assert told, program.output
     assert "Traceback" not in before, "one clear message, not one traceback a rank"
-    assert "All ranks found the same and stopped together: non-finite loss on rank 1" in doctor(tmp_path)
+    assert "All ranks found the same problem and stopped together: non-finite loss on rank 1" in doctor(tmp_path)
     assert program.output.count(told) == (2 if launcher == "spawn" else 1), "by rank 0, and by the launcher at the end"
 
 
@@ -93,7 +93,7 @@ def test_a_killed_rank(launcher: str, tmp_path: Path) -> None:
     assert "rank 1 failed first" in word if launcher == "spawn" else "rank : 1 " in word, program.output
     assert "Signal 9 (SIGKILL)" in word, program.output
     told = doctor(tmp_path)
-    assert "Rank 1 vanished first, in stepping its environments, without a word" in told
+    assert "Rank 1 vanished first, in stepping its environments, without a message" in told
     assert "Meanwhile rank 0 was in " in told
     assert " with the other ranks" in told
 
@@ -104,7 +104,7 @@ def test_silent_divergence(launcher: str, tmp_path: Path) -> None:
     word = last_word(program, launcher)
     assert "replicas differ at step" in word, program.output
     assert "rank 1 differs from rank 0 in torso.layers.0.weight (1 of " in word, program.output
-    assert "All ranks found the same and stopped together: replicas differ at step" in doctor(tmp_path)
+    assert "All ranks found the same problem and stopped together: replicas differ at step" in doctor(tmp_path)
 
 
 @pytest.mark.slow
@@ -115,6 +115,6 @@ def test_a_crash_in_an_environment_worker(tmp_path: Path) -> None:
 
 
 def test_divergence_is_refused_before_a_save(tmp_path: Path) -> None:
-    """`fails` checks that nothing was stored: the drift is found at a poll in front of the save, not behind it."""
+    """`fails` checks that nothing was stored: the drift is found at a poll before the save, not after it."""
     more = ("--checkpoint.every", "2400", "--target.every", "100", "--log.every", "100000")
     fails("Drift", tmp_path, "spawn", *more, "--runtime.poll_every", "100000")

@@ -1,4 +1,4 @@
-"""Gossip on two, three and four ranks equals one process that plays them by hand; what stands still meets its mean."""
+"""Gossip on two, three and four ranks equals one process that plays them by hand; fixed values reach their mean."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainer.sync.gossip import exponential, ring
 
 
 def by_hand(name: str, count: int) -> dict[str, Tensor]:
-    """Push-sum by matrices: column j says to whom worker j gives what it has (Assran et al. 2019)."""
+    """Push-sum by matrices: column j says whom worker j sends what it has (Assran et al. 2019)."""
     sync, optim, heavy = CASES[name]
     workers = Workers(count, optim)
     mass = gossip_ranks.masses(SimpleNamespace(world_size=count)) if heavy else torch.ones(count, dtype=torch.float64)

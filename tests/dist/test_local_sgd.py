@@ -71,7 +71,7 @@ def test_nodes_must_be_alike() -> None:
     config = Config(sync=replace(PLAIN, hierarchical=True))
     check_nodes(config, Launch(0, 0, 6, 2, True))
     check_nodes(Config(sync=PLAIN), Launch(0, 0, 6, 4, True))
-    with pytest.raises(ConfigError, match=r"--sync.hierarchical True: this node has 4 of 6 ranks, .*; start as many"):
+    with pytest.raises(ConfigError, match=r"--sync.hierarchical True: this node has 4 of 6 ranks, .*; start the same"):
         check_nodes(config, Launch(0, 0, 6, 4, True))
 
 

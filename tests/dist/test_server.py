@@ -28,7 +28,7 @@ ASYNC = (*SERVER, "--sync.asynchronous", "True")
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_among_ranks(ranks: int, tmp_path: Path) -> None:
-    """In lock-step the numbers of an all-reduce; what else is asserted within `server_ranks`."""
+    """In lock-step the numbers of an all-reduce; the rest is asserted within `server_ranks`."""
     stored = tmp_path / "outcomes.pt"
     run([server_ranks.__file__, str(stored)], tmp_path, ranks=ranks, deadline=220)
     theirs = torch.load(stored, weights_only=False)
@@ -114,7 +114,7 @@ def test_summary_of_ages() -> None:
 
 
 def killed_at(step: int, arguments: list[str], folder: Path) -> None:
-    """Run on two ranks, of which the last kills itself behind a step."""
+    """Run on two ranks, the last of which kills itself after a step."""
     killing = [str(RESUME / "killing.py"), json.dumps([(step, arguments)])]
     run(killing, folder, ranks=2, deadline=120, expect=-9)
 
@@ -127,7 +127,7 @@ def trained(folder: Path, name: str, *more: str) -> list[str]:
 
 
 def unsent(run_dir: Path) -> list[dict[str, Any]]:
-    """The rows of a run's log, without what it sent: a start costs a broadcast, also that of a resumed run."""
+    """The rows of a run's log, without what it sent: a start costs a broadcast, and so does a resume."""
     return [{k: v for k, v in row.items() if k != "sync/megabytes_sent"} for row in metrics(run_dir)]
 
 
@@ -151,13 +151,13 @@ def test_in_lockstep_a_killed_run_resumes_bitwise(tmp_path: Path, monkeypatch: p
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_at_any_pace_a_killed_run_resumes(tmp_path: Path) -> None:
-    """Not bitwise, as no order of gradients is; with all updates, ages in the log, and as all-reduce afterwards."""
+    """Not bitwise, as the order of gradients is not fixed; with all updates, ages in the log, later as all-reduce."""
     arguments = trained(tmp_path, "run", *ASYNC, "--sync.staleness", "1", "--replay.kind", "prioritized")
     killed_at(211, arguments, tmp_path)
     run_dir = tmp_path / "run"
     said = run(["train", "--resume", str(run_dir)], tmp_path, ranks=2, deadline=120).output
     assert "resumed at 1,200 env steps" in said
-    assert "goes on without" not in said, "a run that ends loses nobody"
+    assert "continues without" not in said, "a run that ends loses nobody"
     results = json.loads((run_dir / "results.json").read_text())
     assert results["updates"] == (2400 - 500) // 8
     rows = [row for row in metrics(run_dir) if "sync/staleness_max" in row]
@@ -174,7 +174,7 @@ def test_at_any_pace_a_killed_run_resumes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [SERVER, ASYNC], ids=["in lock-step", "at any pace"])
 @pytest.mark.timeout(150)
 def test_a_killed_rank_ends_a_run(kind: tuple[str, ...], tmp_path: Path) -> None:
-    """Whatever a server could do without it: the launcher ends all ranks with one."""
+    """Although a server could go on without it, the launcher ends all ranks with one."""
     fault = {"rank": 1, "at": 150, "note": str(tmp_path / "fault")}
     arguments = [
         *("train", "debug", "--env.id", "tests_envs:Killed-v0", "--env.kwargs", json.dumps(fault), *kind),

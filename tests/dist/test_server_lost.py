@@ -27,7 +27,7 @@ def free_port() -> int:
 
 
 def lose(folder: Path, victim: int, how: signal.Signals, servers: int = 1) -> dict[int, Program]:
-    """Start ranks as plain processes, of which one sends itself a signal; return the others, ended."""
+    """Start ranks as plain processes, one of which sends itself a signal; return the others, ended."""
     told = json.dumps({"victim": victim, "signal": how, "servers": servers})
     group = {"WORLD_SIZE": str(RANKS), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     arguments = [server_lost_ranks.__file__, told, str(folder)]
@@ -53,7 +53,7 @@ def test_the_others_finish_without_a_lost_worker(how: signal.Signals, tmp_path: 
     said = [line for program in survivors.values() for line in program.lines if line.startswith("lockstep:")]
     why = "Connection" if how == signal.SIGKILL else "Timed out waiting 6000ms"
     assert len(said) == 1, said
-    assert said[0].startswith("lockstep: the parameter server on rank 0 goes on without rank 2: rank 2, a worker, is")
+    assert said[0].startswith("lockstep: the parameter server on rank 0 continues without rank 2: rank 2, a worker, is")
     assert why in said[0] or "reset by peer" in said[0]
     ends = [torch.load(tmp_path / f"rank-{rank}.pt") for rank in survivors]
     lost, version, oldest = ends[0]["service"]

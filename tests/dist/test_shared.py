@@ -28,7 +28,7 @@ def test_a_rank_that_dies_is_not_waited_for() -> None:
     memory = SharedMemory(mmap.mmap(-1, 2 * (64 + 2 * shared_ranks.SMALL) + 3 * 64), 0, 2, 64, 30.0, {1: os.pidfd_open(peer.pid)})
     peer.kill()  # and nobody has asked yet how it ended: a zombie counts as dead
     began = time.monotonic()
-    with pytest.raises(RuntimeError, match="rank 1 did not come to an exchange: its process has ended"):
+    with pytest.raises(RuntimeError, match="rank 1 did not join an exchange: its process has ended"):
         memory.sum_(torch.zeros(3))
     assert time.monotonic() - began < 5
     peer.wait()

@@ -40,7 +40,7 @@ def test_all_ranks_stop_save_once_and_leave_in_peace(launcher: str, name: str, t
     with started(arguments(tmp_path), tmp_path, ranks=2, launcher=launcher, deadline=75) as program:
         rows = run_dir / "metrics.jsonl"
         program.wait_for(lambda: rows.exists() and rows.read_text().count("\n") >= 2, "two rows")
-        if to == "group":  # Ctrl-C reaches the launcher, which hands it on, and the ranks
+        if to == "group":  # Ctrl-C reaches the launcher, which forwards it, and the ranks
             for pid in (program.popen.pid, program.rank_pid(0), program.rank_pid(1)):
                 os.kill(pid, number)
         else:
@@ -61,7 +61,7 @@ def test_all_ranks_stop_save_once_and_leave_in_peace(launcher: str, name: str, t
 
 @pytest.mark.slow
 def test_torchrun_hands_its_own_sigterm_to_the_ranks(tmp_path: Path) -> None:
-    """torchrun itself leaves with an error whatever its ranks do; status.json tells that all is saved."""
+    """torchrun itself exits with an error whatever its ranks do; status.json says that all is saved."""
     run_dir = tmp_path / "run"
     with started(arguments(tmp_path), tmp_path, ranks=2, launcher="torchrun", deadline=75) as program:
         rows = run_dir / "metrics.jsonl"

@@ -70,7 +70,7 @@ CASES = {
     "native CartPole": (CARTPOLE, (2,)),
 }
 ELSEWHERE = ("3 steps, Double, ladder, DDP", "images shifted and foreseen, DDP", "two tasks, DDP", "native CartPole")
-"""What members/test_members_ranks.py does on two ranks as well, with another strategy."""
+"""What members/test_members_ranks.py also runs on two ranks, with another strategy."""
 
 
 @pytest.mark.timeout(320)

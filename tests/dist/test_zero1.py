@@ -1,4 +1,4 @@
-"""Optimizer state shared out over two and four ranks: the numbers of one process, a rank's share of its moments."""
+"""Optimizer state partitioned over two and four ranks: the numbers of one process, a rank's share of its moments."""
 
 from __future__ import annotations
 

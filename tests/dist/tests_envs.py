@@ -1,6 +1,6 @@
-"""Environments that go wrong on one rank: `tests_envs:Crash-v0` and its like, for the tests of failures.
+"""Environments that go wrong on one rank: `tests_envs:Crash-v0` and the like, for the tests of failures.
 
-Every one is a tiny walk; kwargs: rank (which one goes wrong), at (its step), note (a file that gets the time).
+Each is a tiny walk; kwargs: rank (which one goes wrong), at (its step), note (a file that gets the time).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 
 class Walk(gym.Env[Any, Any]):
-    """Ten cells; right pays. Slow, if asked, so that a run is still there when a signal comes."""
+    """Ten cells; right pays. Slow, if asked, so that a run is still going when a signal comes."""
 
     def __init__(self, rank: int = 1, at: int = 100, note: str = "", sleep: float = 0.0) -> None:
         self.observation_space = gym.spaces.Box(0.0, 1.0, (10,), np.float32)
@@ -59,7 +59,7 @@ class Killed(Walk):
 
 
 class Drift(Walk):
-    """Stands for a silent hardware fault: one weight of this rank changes behind everyone's back."""
+    """Mimics a silent hardware fault: one weight of this rank changes behind everyone's back."""
 
     def go_wrong(self, reward: float) -> float:
         import gc
@@ -68,7 +68,7 @@ class Drift(Walk):
 
         from trainer.sync import FlatParameters
 
-        gc.unfreeze()  # what was there when training began is not told of otherwise
+        gc.unfreeze()  # otherwise gc does not list what existed when training began
         flats = [item for item in gc.get_objects() if type(item) is FlatParameters]
         (online,) = [flat for flat in flats if torch.any(flat.grad != 0)]
         online.data.data[3] += 1e-3
@@ -76,7 +76,7 @@ class Drift(Walk):
 
 
 class Stray(Walk):
-    """Stands for an environment that is not reproducible: once, one rank is paid otherwise."""
+    """Mimics an environment that is not reproducible: once, one rank gets a different reward."""
 
     def go_wrong(self, reward: float) -> float:
         return reward + 0.5

@@ -1,4 +1,4 @@
-"""One process that plays p workers by hand: the oracle of strategies whose replicas differ.
+"""One process that plays p workers by hand: the oracle for strategies whose replicas differ.
 
 Nothing of trainer/sync is used: plain networks, torch's optimizers, and means written as sums.
 """
@@ -19,7 +19,7 @@ from trainer.types import Rates
 
 
 class Workers:
-    """p networks that begin equal, each with an optimizer of its own; one target network."""
+    """p networks that begin equal, each with its own optimizer; one target network."""
 
     def __init__(self, count: int, optim: OptimConfig) -> None:
         config = Config(optim=optim, net=NetConfig(hidden=(9, 5)), runtime=RuntimeConfig(dtype="float64"))

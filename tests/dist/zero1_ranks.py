@@ -1,4 +1,4 @@
-"""Run under torchrun by test_zero1: learning with shared-out optimizer state; rank 0 stores the outcome."""
+"""Run under torchrun by test_zero1: learning with partitioned optimizer state; rank 0 stores the outcome."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def outcomes(kind: Any, ranks: Ranks) -> dict[str, State]:
 
 
 def same_as_flat(ranks: Ranks) -> None:
-    """Two ranks' sum has no order, so without the clip (whose norm is summed in parts) not one bit differs."""
+    """A sum of two ranks has no order, so without the clip (whose norm is summed in parts) not one bit differs."""
     if ranks.world_size == 2:
         for name in ("adam", "rmsprop", "sgd"):
             weights = [world(kind, OPTIMS[name], ranks).run(UPDATES).weights for kind in ("flat", "zero1")]
@@ -74,7 +74,7 @@ def same_as_flat(ranks: Ranks) -> None:
 
 
 def memory(ranks: Ranks) -> None:
-    """Each rank holds the moments of its part alone, also behind a resume."""
+    """Each rank holds the moments of its part alone, after a resume as well."""
     w = world("zero1", ADAM, ranks).run(3)
     resumed = world("zero1", ADAM, ranks)
     resumed.sync.load_state_dict(w.sync.state_dict())
@@ -89,7 +89,7 @@ def memory(ranks: Ranks) -> None:
 
 
 def moves(ranks: Ranks) -> None:
-    """A checkpoint goes to flat and back without a difference."""
+    """A checkpoint moves to flat and back without a difference."""
     for name in ("levels", "rmsprop"):
         whole = world("zero1", OPTIMS[name], ranks).run(12).weights
         for first, second, atol in (("zero1", "zero1", 0.0), ("zero1", "flat", 1e-12), ("flat", "zero1", 1e-12)):
@@ -106,7 +106,7 @@ def counted(ranks: Ranks) -> None:
     p = ranks.world_size
     w = world("zero1", ADAM, ranks)
     size = w.sync.flat.whole.nbytes
-    for nccl, times in ((False, 3), (True, 2)):  # gloo has no reduce-scatter; NCCL's path, of which gloo has a twin
+    for nccl, times in ((False, 3), (True, 2)):  # gloo has no reduce-scatter; NCCL's path, which has a twin on gloo
         with pytest.MonkeyPatch.context() as patch, tapped() as tap:
             patch.setattr(Wire, "_by_nccl", lambda self, values, nccl=nccl: nccl)
             before = w.sync.wire.sent

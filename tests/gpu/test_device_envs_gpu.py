@@ -1,4 +1,4 @@
-"""Environments on the GPU: a step launches work, waits for none of it, and leaves all it says there."""
+"""Environments on the GPU: a step launches work, waits for none of it, and leaves its outputs there."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_step_makes_no_host_sync(env_id: str) -> None:
     "env_id", [env_id for env_id in IDS if env_id.startswith("MinAtar/") and env_id.endswith("v0")]
 )
 def test_a_gpu_plays_what_a_cpu_plays(env_id: str) -> None:
-    """Boards are whole numbers: from the same numbers the same, bit for bit."""
+    """Boards are integers: from the same random numbers the same boards, bit for bit."""
     from trainer.envs.device.games import make_game
     from trainer.envs.device.step import columns, make_step
 

@@ -28,7 +28,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "munchausen iqn": (*SINGLE, *IQN, "--loss.munchausen", "True"),
     "sarsa": (*SINGLE, "--loss.target", "sarsa"),
     "expected sarsa": (*SINGLE, "--loss.target", "expected"),
-    # the noise of its paper, 0.5, keeps so small a network from settling: 185
+    # the noise of its paper, 0.5, keeps such a small network from settling: 185
     "noisy": ("--net.noisy", "True", "--net.noisy_sigma", "0.1", *SPLIT, *EPSILON_0),
     "ladder": ("--policy.exploration", "ladder"),
     "ez-greedy": ("--policy.repeat", "zeta"),

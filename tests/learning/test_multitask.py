@@ -29,7 +29,7 @@ class Avoid(toy.Catch):
 
 
 class Deaf(nn.Module):
-    """A head that is told the task and does not listen."""
+    """A head that is given the task and ignores it."""
 
     def __init__(self, actions: list[int], features: int, head: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""PQN learns CartPole to the end of its episodes, without replay memory and target network."""
+"""PQN learns CartPole to the end of its episodes, without replay memory or target network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two ranks learn CartPole whatever way they keep together, on the settings of the preset `cartpole` (slow)."""
+"""Two ranks learn CartPole under every sync strategy, on the settings of the preset `cartpole` (slow)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning from others is faster than from scratch, and pretraining that is interrupted goes on where it stood."""
+"""Learning from others is faster than from scratch, and interrupted pretraining resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def mean_return(arguments: tuple[str, ...], folder: Path, ranks: Ranks) -> float
 def test_a_student_is_faster_than_who_learns_from_scratch(
     seed: str, library: Path, alone: Ranks, tmp_path: Path
 ) -> None:
-    """After 300 steps the student has its teacher's return, of which the other is far."""
+    """After 300 steps the student has its teacher's return; the other is far from it."""
     budget = ("debug", "--total_env_steps", "2400", "--seed", seed)
     student = fill((*budget, "--teacher.runs", "{run}"), library)
     assert mean_return(student, tmp_path / "student", alone) == CATCH_OPTIMAL_RETURN
@@ -101,7 +101,7 @@ def test_every_kind_of_student_learns_from_both(student: str, library: Path, alo
 
 
 def test_each_task_has_its_own_teacher(library: Path, alone: Ranks, tmp_path: Path) -> None:
-    """Catch shows 50 numbers and takes 3 actions, the Chain 8 and 2: filled up, and its action 2 is its action 0."""
+    """Catch shows 50 numbers and takes 3 actions, the Chain 8 and 2: padded, and its action 2 is its action 0."""
     chain = go(
         build(("debug", "--env.id", "toy/Chain", "--shards", "1"), tmp_path / "chain", alone), 1
     )  # knows nothing
@@ -145,7 +145,7 @@ FOREIGN: dict[str, tuple[Change, str]] = {
 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., str]:
-    """Run `lockstep train debug ...` and return its one line; fails if it goes on to a process group."""
+    """Run `lockstep train debug ...` and return its one line; fails if it gets to a process group."""
 
     def refusal(*arguments: str) -> str:
         monkeypatch.setattr(train_command, "process_group", lambda *_: pytest.fail("the input was accepted"))
@@ -230,7 +230,7 @@ class Flag:
 
 
 def signal_after(run: Run, updates: int) -> None:
-    """Ask for the end of the run in its pretraining."""
+    """Request a stop during pretraining."""
     lesson, flag = run.lesson, Flag()
     run.stop = flag
     assert lesson is not None

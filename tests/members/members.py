@@ -1,6 +1,6 @@
-"""Every member of the family as what it changes in the preset `debug`; whatever holds for one is tested for all.
+"""Every member of the family, as its changes to the preset `debug`; whatever holds for one is tested for all.
 
-A member that stands here has to solve the toys, to resume bit for bit and not to depend on the number of ranks.
+A member listed here has to solve the toys, resume bit for bit and not depend on the number of ranks.
 {run} and {demos} stand for a trained run of the toy that is played, and for demonstrations of it (teachers.py).
 """
 
@@ -104,4 +104,4 @@ SLOW: dict[str, tuple[str, ...]] = {
         *("--runtime.threads", "1"),
     ),
 }
-"""Those that need longer than some seconds to solve a toy; all else is tested for them too."""
+"""Those that need more than a few seconds to solve a toy; all else is tested for them too."""

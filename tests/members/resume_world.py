@@ -23,7 +23,7 @@ HALF = 40  # steps
 
 
 def difference(arguments: list[str], folder: Path, ranks: Ranks) -> str:
-    """Say in what a run that was saved and loaded in the middle differs from one that was not; empty: in nothing."""
+    """Say how a run that was saved and loaded in the middle differs from one that was not; empty: in nothing."""
     whole = go(go(build(arguments, folder / "whole", ranks), HALF), HALF)  # a row is logged where a run is saved
     first = go(build(arguments, folder / "parts", ranks), HALF)
     assert first.written()

@@ -1,4 +1,4 @@
-"""Runs inside this process: as `lockstep train` makes them, without the second that a process of its own costs."""
+"""Runs inside this process: as `lockstep train` makes them, without the second that a new process costs."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def close(*runs: Run) -> None:
 
 
 def state(run: Run) -> dict[str, Any]:
-    """All that a run is, by path; but for the position in the log file."""
+    """The whole state of a run, by path, except the position in the log file."""
     with run.sync.agreed():
         replicated = {name: part for name, part in run.replicated_state().items() if name != "logger"}
     return leaves({"replicated": replicated, **{str(shard): part for shard, part in run.sharded_state().items()}})

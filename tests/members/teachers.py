@@ -1,4 +1,4 @@
-"""A library of what others can teach: a trained run of each toy, and a file of demonstrations beside it."""
+"""A library of what others can teach: a trained run of each toy, and a file of demonstrations next to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Epsilon 0 where a fresh network prefers to go back: noise and an ensemble find the end of the Chain, it does not."""
+"""Epsilon 0, and a fresh network that prefers to go back: noise and an ensemble find the Chain's end, it does not."""
 
 from __future__ import annotations
 

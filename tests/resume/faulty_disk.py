@@ -1,9 +1,9 @@
-"""Run `lockstep` on a disk with faults, of checkpoints on one rank or of the whole run folder.
+"""Run `lockstep` on a disk with faults, in the checkpoints of one rank or in the whole run folder.
 
 python faulty_disk.py '{"rank": R, "errno": E, "part": P, "times": N, "action": A}' [arguments of lockstep]: on rank R
-the first N actions A on paths that the pattern P matches fail.
-python faulty_disk.py '{"fill": FILE, "from": step, "to": step}' ...: at one step FILE takes all room that there is, at
-another it is gone.
+the first N actions A on paths that match the pattern P fail.
+python faulty_disk.py '{"fill": FILE, "from": step, "to": step}' ...: at one step FILE takes all free space, at another
+it is gone.
 """
 
 from __future__ import annotations

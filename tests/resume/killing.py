@@ -1,4 +1,4 @@
-"""Run several runs in one process, some of which end by SIGKILL behind a given step.
+"""Run several runs in one process, some of which end by SIGKILL after a given step.
 
 python killing.py '[[kill_at or 0, [arguments of lockstep]], ...]'. Under torchrun the last rank kills itself.
 """
@@ -22,7 +22,7 @@ def kill_at(step: int) -> None:
 
     def advance(self: Run, at: int, timestep: object) -> object:
         if at == step and launch.rank == launch.world_size - 1:
-            self.written()  # what happens within a save is the matter of test_checkpoint_saver_crash.py
+            self.written()  # test_checkpoint_saver_crash.py covers what happens within a save
             os.kill(os.getpid(), signal.SIGKILL)
         return ADVANCE(self, at, timestep)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""A checkpoint of every format version there was, kept as a file: it loads, holds the same, and the run goes on."""
+"""A checkpoint of every format version so far, kept as a file: it loads, holds the same, and the run resumes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHARDS = range(2)
 
 
 def fixture(version: int) -> Path:
-    """A run of 800 env steps as it was behind 600, in that format; see fixtures/README.md."""
+    """A run of 800 env steps as it was after 600, in that format; see fixtures/README.md."""
     return FIXTURES / f"format-{version}"
 
 

@@ -22,7 +22,7 @@ MEMORY, BLOCKS = 100_000, 600  # bytes, and blocks of Python: less than half of 
 
 
 class Allocated(ctypes.Structure):
-    """What glibc's mallinfo2 says [bytes]."""
+    """What glibc's mallinfo2 reports [bytes]."""
 
     _fields_ = [
         *((name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks")),

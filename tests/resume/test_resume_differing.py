@@ -54,20 +54,20 @@ def test_resumed_equals_uninterrupted(kind: str, tmp_path: Path) -> None:
         (copy / "results.json").unlink()
     said = run(["train", "--resume", str(other)], tmp_path, ranks=ranks, deadline=90).output
     assert "resumed at 1,200 env steps" in said
-    assert "all replicas go on from what those agreed on" not in said
+    assert "all replicas continue from what those agreed on" not in said
     assert_same_checkpoint(end, checkpoints(other)[-1])
     assert rows(whole) == rows(other)
     assert outcome(whole) == outcome(other)
     assert outcome(whole)["updates"] > 100
     said = run(["train", "--resume", str(moved)], tmp_path, ranks=1, deadline=90).output
-    assert f"{ranks} ranks by {kind}: all replicas go on from what those agreed on" in said
+    assert f"{ranks} ranks by {kind}: all replicas continue from what those agreed on" in said
     assert outcome(moved)["updates"] == outcome(whole)["updates"]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_agreed_state_starts_another_kind(tmp_path: Path) -> None:
-    """From gossip to plain all-reduce and on to local SGD: the moments of one are those of the next."""
+    """From gossip to plain all-reduce and on to local SGD: the moments of one carry over to the next."""
     at = (*QUIET, "--log.dir", str(tmp_path), "--log.name", "run")
     run([*COMMON, "--sync.kind", "gossip", *at, "--total_env_steps", "1200"], tmp_path, ranks=2, deadline=90)
     run_dir = tmp_path / "run"

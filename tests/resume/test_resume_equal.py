@@ -1,4 +1,4 @@
-"""Equal replicas whose state is shared out or late: resumed bit for bit, and on other ranks with the same numbers."""
+"""Equal replicas whose state is partitioned or late: resumed bit for bit, and on other ranks with the same numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COMMON = (
     *("train", "debug", "--shards", "4", "--runtime.dtype", "float64", "--log.every", "300", "--eval.episodes", "8"),
     *("--total_env_steps", "2400", "--checkpoint.every", "1200", "--optim.levels", "head=rmsprop,lr=0.5,every=3"),
 )
-# kind -> the kind and the number of ranks that go on with the same numbers
+# kind -> the kind and the number of ranks that continue with the same numbers
 RUNS = {"zero1": ("flat", 1), "overlap": ("overlap", 4)}
 
 

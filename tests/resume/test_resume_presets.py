@@ -1,4 +1,4 @@
-"""Every preset, at the size of `debug`, and every deterministic way to stay together: resumed bit for bit."""
+"""Every preset, at the size of `debug`, and every deterministic sync strategy: resumed bit for bit."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DEBUG = ("--shards", "4", "--total_env_steps", "640", "--replay.learning_starts"
 
 
 INSTEAD = {"LunarLander-v3": "Acrobot-v1", "trainer.envs.partial:CartPoleNoVelocity-v1": "CartPole-v1"}
-"""What stands in for environments that cannot be saved, whose runs begin new episodes; MinAtar, for Atari's."""
+"""Stand-ins for environments that cannot be saved, whose runs begin new episodes; MinAtar's, for Atari's."""
 
 
 def small(config: Config) -> Config:
@@ -90,7 +90,7 @@ Told = Callable[..., dict[str, str]]
 
 @pytest.fixture
 def told(tmp_path: Path) -> Told:
-    """What differed, case by case, on so many ranks; all cases in one launch."""
+    """What differed, case by case, on `ranks` ranks; all cases in one launch."""
 
     def tell(ranks: int, cases: dict[str, tuple[str, ...]], library: Path = Path()) -> dict[str, str]:
         (tmp_path / "cases.json").write_text(json.dumps(cases))

@@ -20,7 +20,7 @@ CUT, WHOLE = ("--sync.stages", "2"), ("--sync.stages", "1")
 
 
 def at_half(whole: Path, copy: Path) -> list[str]:
-    """A run folder as it was at its first checkpoint, and how to go on with it."""
+    """A run folder as it was at its first checkpoint, and how to resume it."""
     shutil.copytree(whole, copy)
     shutil.rmtree(checkpoints(copy)[-1])
     (copy / "results.json").unlink()

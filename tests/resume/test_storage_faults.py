@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or broken for a while: the run goes on, and ends as if nothing had been."""
+"""A disk that is full, read-only or broken for a while: the run goes on, and ends as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_two_saves_that_fail_on_one_rank(whole: Path, tmp_path: Path, number: in
     assert len(said) == 2, "one line each"
     for line, step in zip(said, (100, 150), strict=True):
         assert f"of step {step} failed: rank 1: OSError: [Errno {number}] {os.strerror(number)}" in line
-        assert "training goes on, and the next save tries again" in line
+        assert "training continues, and the next save tries again" in line
     other = tmp_path / "run"
     assert [c.name for c in sorted((other / "checkpoints").iterdir())] == [c.name for c in checkpoints(whole)]
     for one, two in zip(checkpoints(whole), checkpoints(other), strict=True):
@@ -75,7 +75,7 @@ def test_too_many_in_a_row_end_the_run_and_the_last_good_one_goes_on(whole: Path
     assert len(told(program)) == 2
     ends = [line for line in program.lines if "lockstep: 2 checkpoint(s) in a row could not be written" in line]
     assert len(ends) == 1, program.output
-    assert "No space left on device; make room or repair the disk, then go on with --resume" in ends[0]
+    assert "No space left on device; make room or repair the disk, then continue with --resume" in ends[0]
     assert "Traceback" not in program.output.partition(ends[0])[0], program.output
     run_dir = tmp_path / "run"
     assert json.loads((run_dir / "status.json").read_text())["state"] == "failed"
@@ -105,7 +105,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_is_really_full_for_a_while(small_disk: Path, tmp_path: Path) -> None:
-    """Checkpoints, metrics and all else on it; what is there behind it is whole."""
+    """Checkpoints, metrics and all else on it; what is there afterwards is whole."""
     fault: dict[str, object] = {"fill": str(small_disk / "ballast"), "from": 90, "to": 210}
     program = go(small_disk, "run", fault, "--checkpoint.failures", "9", ranks=1)
     said = told(program)

@@ -1,9 +1,9 @@
 """A real SLURM on this machine, for tests: slurmctld and one slurmd for each emulated node, all below one folder.
 
-Any user may run it: nodes are called by addresses of the loopback interface, which resolve everywhere, and the daemons
+Any user may run it: nodes are named by addresses of the loopback interface, which resolve everywhere, and the daemons
 trust each other without munge. Every process of it, jobs included, has SLURM_CONF=FOLDER/slurm.conf in its environment;
-that is how the last of them is found when the cluster goes down. That is the work of a keeper, a process of its own
-that waits for the end of whoever started the cluster, so it happens however that one ends.
+that is how every last one is found when the cluster goes down. A keeper does that, a separate process that waits for
+the end of the process that started the cluster, so it happens however that one ends.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ PartitionName=high Nodes=ALL PriorityTier=100 PreemptMode=OFF
 
 
 def lacks() -> str:
-    """Return what of SLURM is not here and how to get it, in one line; empty if nothing is missing."""
+    """Return what is missing of SLURM and how to get it, in one line; empty if nothing is."""
     missing = ", ".join(tool for tool in TOOLS if shutil.which(tool, path=_path()) is None)
     return missing and f"SLURM is not installed ({missing}), its tests do not run: apt-get install {PACKAGES}"
 
@@ -82,7 +82,7 @@ class Cluster:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What a process needs to speak to this cluster and to no other."""
+        """What a process needs to talk to this cluster and no other."""
         own = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
         return own | {"PATH": _path(), "SLURM_CONF": str(self.folder / "slurm.conf")}
 
@@ -106,7 +106,7 @@ class Cluster:
         path.write_text(CONF.format(**told, sends_signal=SENDS_SIGNAL, nodes="\n".join(nodes)))
 
     def boot(self, *nodes: str) -> None:
-        """Start the controller if it is not there, and nodes; return when all of these take jobs."""
+        """Start the controller if it is not running, and nodes; return when all of these accept jobs."""
         (self.folder / "state").mkdir(exist_ok=True)
         if "UP" not in self.ask("scontrol", "ping", check=False):
             self._start("slurmctld", "-D", "-c")
@@ -133,7 +133,7 @@ class Cluster:
         return self.ask("sinfo", "-hN", "-p", "main", "-n", node, "-o", "%T", check=False).strip()
 
     def kill_node(self, node: str) -> None:
-        """Take the power away from a node: SIGKILL to its slurmd and to everything that its jobs started there."""
+        """Cut the power of a node: SIGKILL to its slurmd and to everything that its jobs started there."""
         assert node in NODES
         _end(self._processes(node))
 
@@ -148,7 +148,7 @@ class Cluster:
         return {pid: found for pid, found in _processes() if wanted.items() <= found.items()}
 
     def tell(self) -> str:
-        """Return what the daemons say, for a test that fails."""
+        """Return what the daemons logged, for a test that fails."""
         logs = [f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in self.folder.glob("*.log")]
         return "\n".join([self.ask("sinfo", check=False), self.ask("squeue", check=False), *logs])
 
@@ -192,7 +192,7 @@ def running(folder: Path) -> Iterator[Cluster]:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, tell: Callable[[], str]) -> None:
-    """Wait until something is so; AssertionError, with what `tell` says, where it takes longer."""
+    """Wait until `condition` holds; AssertionError, with what `tell` returns, if it takes longer."""
     until = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > until:
@@ -229,7 +229,7 @@ def _end(pids: Iterable[int]) -> None:
 
 
 def _keep(folder: Path) -> None:
-    """Wait for the end of our input, which is the end of who started us, and take the cluster down."""
+    """Wait for the end of our input, which means that our parent ended, and take the cluster down."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     sys.stdin.read()

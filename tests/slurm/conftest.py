@@ -1,4 +1,4 @@
-"""The cluster that all tests of this folder share, and the run that nothing happens to."""
+"""The cluster that all tests of this folder share, and an undisturbed run."""
 
 from __future__ import annotations
 

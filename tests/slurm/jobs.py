@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).parents[2]
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
 SMALL = ("--cpus-per-rank", "1", "--max-restarts", "1")
-PATIENCE = 240.0  # s for what takes some seconds on a machine that does nothing else
+PATIENCE = 240.0  # s for what takes a few seconds on an idle machine
 STEPS = 4_000  # env steps of a run that is interrupted; 8 of them are one step of all environments
 ARGUMENTS = (
     *("debug", "--shards", "2", "--total_env_steps", str(STEPS), "--checkpoint.every", "1000", "--log.every", "400"),
@@ -49,7 +49,7 @@ class Job:
         return found[1]
 
     def env_steps(self) -> int:
-        """Where the run stands by its last row."""
+        """How far the run is, by its last row."""
         path = self.run / "metrics.jsonl"
         rows = path.read_text().splitlines() if path.exists() else []
         return max((int(json.loads(row)["global_step"]) for row in rows if row.endswith("}")), default=0)
@@ -58,7 +58,7 @@ class Job:
         wait_for(condition, seconds, self.tell)
 
     def reach(self, env_steps: int) -> None:
-        """Wait until the run is so far, and no further than its end."""
+        """Wait until the run has got this far, and check that it still runs."""
         self.wait_for(lambda: self.env_steps() >= env_steps, PATIENCE)
         assert self.show("JobState") == "RUNNING", self.tell()
 
@@ -70,7 +70,7 @@ class Job:
     def ranks(self) -> dict[int, int]:
         """rank -> process, of the ranks that run now."""
         mine = self.cluster.processes(SLURM_JOB_ID=self.number)
-        # the workers of its environments have the environment of a rank, and came later
+        # workers of its environments have a rank's environment variables, and started later
         return {int(mine[pid]["RANK"]): pid for pid in sorted(mine, reverse=True) if "RANK" in mine[pid]}
 
     def tell(self) -> str:
@@ -92,7 +92,7 @@ def launch(cluster: Cluster, *arguments: str, expect: int = 0, pace: float = 0.0
 def submit(
     cluster: Cluster, run: Path, *options: str, arguments: tuple[str, ...] = ARGUMENTS, pace: float = 0.0
 ) -> Job:
-    """Submit a run on two nodes, unless the options say otherwise. pace: s that every step takes longer."""
+    """Submit a run on two nodes, unless the options say otherwise. pace: s added to every step."""
     where = ("--runs", str(run.parent), "--name", run.name)
     said = launch(cluster, "slurm", "--nodes", "2", *SMALL, *where, *options, "--", *arguments, pace=pace)
     found = re.match(r"job (\d+); log: (\S+); ", said)

@@ -1,4 +1,4 @@
-"""The scaling benchmark's job: one measurement a number of nodes, with a benchmark that only says who it is."""
+"""The scaling benchmark's job: one measurement per number of nodes, with a benchmark that only identifies itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that outlive their jobs: whatever ends a life, in the end it is the run that nothing happened to."""
+"""Runs that outlive their jobs: whatever ends a life, the result is that of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from jobs import PATIENCE, STEPS, Job, assert_same, launch, submit
 
 pytestmark = pytest.mark.timeout(1000)
 SLOW = pytest.mark.slow  # beyond what continuous integration has time for; `make test-slurm` runs them
-PACE = 0.03  # s a step, which makes 15 s of a run
+PACE = 0.03  # s per step, so that a run takes 15 s
 CHECKPOINT = 1_000  # env steps between two
 
 
 def resumed_at(job: Job) -> list[int]:
-    """The env steps at which lives behind the first one began."""
+    """The env steps at which lives after the first one began."""
     return [int(at.replace(",", "")) for at in re.findall(r"resumed at ([\d,]+) env steps", job.said)]
 
 
 def saved_at(job: Job) -> list[int]:
-    """The env steps at which the ranks saved because somebody asked them to stop."""
+    """The env steps at which the ranks saved because they were asked to stop."""
     return [int(at.replace(",", "")) for at in re.findall(r"saved at ([\d,]+) env steps", job.said)]
 
 
@@ -52,7 +52,7 @@ def test_a_time_limit_that_needs_three_allocations(cluster: Cluster, whole: Path
 
 @pytest.mark.parametrize("warned", [True, pytest.param(False, marks=SLOW)], ids=["by its signal", "by SIGTERM"])
 def test_preempted(warned: bool, cluster: Cluster, whole: Path, tmp_path: Path) -> None:
-    """A job of a higher partition takes a node; clusters send the job's own signal in front of it, or SIGTERM."""
+    """A job of a higher partition takes a node; clusters first send the job's own signal, or SIGTERM."""
     with cluster.sends_job_signal(warned):
         job = submit(cluster, tmp_path / "run", "--partition", "low", pace=PACE)
         job.reach(400)
@@ -73,7 +73,7 @@ def test_signalled(how: str, cluster: Cluster, whole: Path, tmp_path: Path) -> N
 
 @SLOW
 def test_requeued_by_the_administrator(cluster: Cluster, whole: Path, tmp_path: Path) -> None:
-    """SLURM kills the ranks at once; what they can save within KillWait they do."""
+    """SLURM kills the ranks at once; they save what they can within KillWait."""
     job = submit(cluster, tmp_path / "run", pace=PACE)
     job.reach(CHECKPOINT + 200)
     cluster.ask("scontrol", "requeue", job.number)
@@ -100,7 +100,7 @@ def test_a_node_dies(node: str, cluster: Cluster, whole: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("rank", [pytest.param(rank, marks=SLOW) for rank in (0, 1)])
 def test_a_rank_dies(rank: int, cluster: Cluster, whole: Path, tmp_path: Path) -> None:
-    """torchrun starts all ranks anew, from the last checkpoint, within the same life of the job."""
+    """torchrun restarts all ranks, from the last checkpoint, within the same life of the job."""
     job = submit(cluster, tmp_path / "run", pace=PACE)
     job.reach(CHECKPOINT + 200)
     os.kill(job.ranks()[rank], signal.SIGKILL)
@@ -142,7 +142,7 @@ def test_requeues_are_bounded(cluster: Cluster, tmp_path: Path) -> None:
 
 
 def test_what_is_broken_is_told_once_and_not_requeued(cluster: Cluster, tmp_path: Path) -> None:
-    """By the batch script, where the launcher could not ask the trainer: it was given another interpreter."""
+    """By the batch script, as the launcher, given another interpreter, could not ask the trainer."""
     job = submit(cluster, tmp_path / "run", "--nodes", "1", "--python", "nowhere/python")
     job.wait("FAILED")
     assert job.lives == 1

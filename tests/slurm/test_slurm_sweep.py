@@ -1,4 +1,4 @@
-"""A job array whose tasks come and go, and the table that tells of them."""
+"""A job array whose tasks come and go, and the table that reports them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TASKS = ("id=toy-Catch", "id=toy-Chain", "id=late-Walk-v0", "id=CartPole-v1")
 
 
 def sweep(cluster: Cluster, runs: Path, modules: Path) -> str:
-    """Submit the sweep, one node a task; return what the launcher says."""
+    """Submit the sweep, one node per task; return what the launcher says."""
     site = runs.with_suffix(".env")
     site.write_text(f'export PYTHONPATH="{modules}:${{PYTHONPATH:-}}"\n')
     grid = ("--grid", "env.id=toy/Catch,toy/Chain,late:Walk-v0,CartPole-v1", "--name", "sw", "--max-restarts", "0")

@@ -1,4 +1,4 @@
-"""Runs on two nodes that nothing happens to: they are runs on one machine, alone or side by side."""
+"""Undisturbed runs on two nodes: they equal runs on one machine, alone or side by side."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KNOWN = 1.0  # mean return of `debug`: it catches every ball
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks_per_node", [1, 2])
 def test_two_nodes_are_one_machine(ranks_per_node: int, cluster: Cluster, tmp_path: Path) -> None:
-    debug = ("debug", *QUIET, "--sync.shared_memory", "False")  # four numbers have several sums
+    debug = ("debug", *QUIET, "--sync.shared_memory", "False")  # the sum of four numbers depends on the order
     here = ["train", *debug, "--log.dir", str(tmp_path), "--log.name", "here"]
     run(here, tmp_path, ranks=2 * ranks_per_node, launcher="torchrun", deadline=600)
     job = submit(cluster, tmp_path / "there", "--ranks-per-node", str(ranks_per_node), arguments=debug)
@@ -51,7 +51,7 @@ def test_what_the_cluster_does_not_have_is_told_before_a_job_is_there(cluster: C
     said = launch(cluster, "slurm", "--partition", "mian", *where, "--", *ARGUMENTS, expect=2)
     assert said == "lockstep: --partition mian: no such partition; did you mean main?\n"
     said = launch(cluster, "slurm", "--nodes", "3", *where, "--", *ARGUMENTS, expect=2)
-    assert said.startswith("lockstep: --shards 2: cannot be shared by 3 node(s) x 1 rank(s)")
+    assert said.startswith("lockstep: --shards 2: cannot be divided among 3 node(s) x 1 rank(s)")
     assert not (tmp_path / "run").exists()
     said = launch(cluster, "slurm", "--nodes", "4", *where, "--", "debug", expect=2)
     assert said.startswith("lockstep: sbatch refused ")

@@ -32,7 +32,7 @@ def value_of(generation: int, shard: int, block: int) -> int:
 
 
 class FakeBlocks:
-    """`types.Blocks` of one shard in one generation; takes note of what is asked of it."""
+    """`types.Blocks` of one shard in one generation; records what is asked of it."""
 
     def __init__(self, generation: int, shard: int) -> None:
         self.generation, self.shard = generation, shard
@@ -77,7 +77,7 @@ Course = Callable[[Saver, FakeRanks], Any]
 
 
 def savers(root: Path, course: Course, *, world: int = 2, disk: Disk | None = None, **options: Any) -> list[Any]:
-    """Let every rank go through `course` with a saver of its own; return what each returned or raised."""
+    """Let every rank go through `course` with its own saver; return what each returned or raised."""
     told: list[str] = options.pop("told", [])
 
     def work(ranks: FakeRanks) -> Any:
@@ -97,7 +97,7 @@ def save(saver: Saver, ranks: FakeRanks, generation: int) -> dict[int, FakeBlock
 
 
 def save_all(root: Path, generations: Sequence[int], **options: Any) -> None:
-    """Save generations one after the other and see that all are stored."""
+    """Save generations one after the other and check that all are stored."""
 
     def course(saver: Saver, ranks: FakeRanks) -> list[bool]:
         stored = []
@@ -157,7 +157,7 @@ def die_beside(root: Path, at: int) -> None:
 
 
 def actions_of_the_third(root: Path) -> list[str]:
-    """What a save does to the disk that has something to refer to, in order."""
+    """The disk actions, in order, of a save that has something to refer to."""
     seen: list[str] = []
 
     def course(saver: Saver, ranks: FakeRanks) -> None:

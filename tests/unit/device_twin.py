@@ -1,4 +1,4 @@
-"""The original environments, handed the numbers that the games of tensors draw."""
+"""The original environments, given the numbers that the games written in PyTorch draw."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trainer.envs.minatar import load_game
 
 Row = NDArray[np.float32]
 
-DRAWN: dict[str, dict[str, slice]] = {  # game -> method of the original that draws -> which columns it is handed
+DRAWN: dict[str, dict[str, slice]] = {  # game -> method of the original that draws -> which columns it gets
     "Asterix": {"_spawn_entity": slice(0, 3)},
     "Freeway": {"_randomize_cars": slice(0, 8)},
     "Seaquest": {"_spawn_enemy": slice(0, 3), "_spawn_diver": slice(3, 5)},

@@ -22,7 +22,7 @@ def states(obs: Tensor) -> Tensor:
 
 
 class Values(nn.Module):
-    """q [S, A], as it stands in a table."""
+    """q [S, A], as stored in a table."""
 
     def __init__(self, table: Tensor) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ def first_best(values: Any) -> int:
 
 
 def chances(picks: Any, target: str, next_action: int, epsilon: float) -> Any:
-    """How likely each action at the next state is, [A]; `picks` are the values of the network that finds the best."""
+    """How likely each action at the next state is, [A]; `picks` are the values of the network that picks the best."""
     certain = np.zeros(A)
     if target == "max":
         certain[first_best(picks)] = 1

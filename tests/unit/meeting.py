@@ -18,7 +18,7 @@ DEADLINE = 20.0  # s
 
 
 class Meeting:
-    """Where the threads lay down what they have, and take what they need once all did."""
+    """Where the threads deposit what they have, and take what they need once all did."""
 
     def __init__(self, ranks: int) -> None:
         self.table: list[Tensor | None] = [None] * ranks

@@ -47,7 +47,7 @@ def step(net: RecurrentQNetwork, obs: Floats, action: int, reward: float, state:
 
 
 def unrolled(net: RecurrentQNetwork, batch: Sequences, b: int, burn_in: int) -> dict[int, Floats]:
-    """Column -> q [A] of sequence b, from where its stored state stands on."""
+    """Column -> q [A] of sequence b, from the column of its stored state on."""
     state, out = batch.state[b].numpy(), {}
     for t in range(0 if batch.warm[b] else burn_in, batch.obs.shape[1]):
         obs = batch.obs[b, t].double().numpy()

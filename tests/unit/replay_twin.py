@@ -1,4 +1,4 @@
-"""A made-up vector environment and a replay memory that stores everything whole: slow, obvious, the measure of ours."""
+"""A made-up vector environment and a replay memory that stores everything whole: slow, obvious, our reference."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Transition:
 
 @dataclass
 class NaiveReplay:
-    """Per lane a list of whole transitions, never forgotten; `alive` derives the ring's rule from first terms."""
+    """Per lane a list of whole transitions, never forgotten; `alive` derives the ring's rule from first principles."""
 
     lanes: int
     horizon: int
@@ -144,9 +144,9 @@ class NaiveReplay:
         return None
 
     def alive(self, lane: int) -> range:
-        """What must be sampled: complete windows, less those that the next `add` (rows cursor, cursor + 1) harms.
+        """What must be sampled: complete windows, less those that the next `add` (rows cursor, cursor + 1) damages.
 
-        A transition needs the rows of its whole stack, stack - 1 in front of its own.
+        A transition needs the rows of its whole stack, stack - 1 before its own.
         """
         kept = self.kept[lane]
         mature = [k for k in range(len(kept)) if self.fold(lane, k) is not None]

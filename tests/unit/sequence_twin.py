@@ -1,4 +1,4 @@
-"""Sequence replay in lists: whole transitions and states are kept and cut by words; the measure of ours."""
+"""Sequence replay in lists: whole transitions and states, cut as documented; the reference for ours."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def make(
     clip: bool = False,
     width: int = WIDTH,
 ) -> SequenceMemory:
-    """A memory; shards: the numbers of its own, of so many."""
+    """A memory; shards: the numbers of its own; of: shards of the whole run."""
     obs_shape = (shape.stack, *FRAME) if shape.stack > 1 else FRAME
     frames = Frames(obs_shape, shape.stack, shape.pad)  # type: ignore[arg-type]
     ring = Ring(rows, lanes, frames.frame_shape, torch.float32, horizon=shape.horizon, stack=shape.stack, device=CPU)
@@ -66,16 +66,16 @@ def rows_for(shape: Shape, more: int = 0) -> int:
 
 
 class Known(NamedTuple):
-    """One sequence, from first terms."""
+    """One sequence, from first principles."""
 
     first: int  # transition of its lane
-    offset: int  # steps of its episode in front
+    offset: int  # steps of its episode before it
     warm: bool
     span: int  # transitions
 
 
 class NaiveSequences:
-    """Whole transitions and states in lists, cut by the words of `SequenceBook`; nothing is ever forgotten here."""
+    """Whole transitions and states in lists, cut as `SequenceBook` documents; nothing is ever forgotten here."""
 
     def __init__(self, shape: Shape, rows: int, lanes: int) -> None:
         self.shape, self.rows = shape, rows
@@ -92,7 +92,7 @@ class NaiveSequences:
     def cut(self) -> None:
         self.replay.cut()
         for kept in filter(None, self.replay.kept):
-            kept[-1].done = True  # also behind a lost life, where the last observation counts for nothing
+            kept[-1].done = True  # also after a lost life, where the last observation counts for nothing
 
     def episodes(self, lane: int) -> list[range]:
         """Numbers of the transitions of each episode."""
@@ -178,7 +178,7 @@ class Player:
 
 
 def alive(memory: SequenceMemory, lane: int) -> Tensor:
-    """The slots of the sequences that can be drawn of a lane, oldest first."""
+    """The slots of a lane's sequences that can be drawn, oldest first."""
     book = memory.book
     numbers = torch.arange(int(book.dead[lane]), int(book.entered[lane]))
     return lane * book.slots + numbers % book.slots

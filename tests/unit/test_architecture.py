@@ -1,4 +1,4 @@
-"""Who may know whom: the import table of the design, read off the source with ast, and off real processes."""
+"""Which part may import which: the design's table, checked on the source with ast, and on real processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# part of trainer/ -> the other parts that it may import. Every part is in the table; a new one has to be entered.
+# part of trainer/ -> the other parts that it may import. Every part is in the table; a new one has to be added.
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "types": {"schedules"},
@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 IMPORTED_BY_NOBODY_BUT = {"build": {"commands"}, "commands": {"__main__"}, "__main__": set[str]()}
 
-# parts that come up without torch, so that a typo or --help is answered at once
+# parts that load without torch, so that a typo or --help is answered at once
 NO_TORCH = ("config", "schedules", "presets", "cli", "validate", "layout", "atari_scores")
 NO_TORCH += ("doctor.verdict", "commands.doctor", "combinations", "combinations_sync", "compilable")
 DISTRIBUTED = {"runtime", "sync", "checkpoint"}
@@ -76,7 +76,7 @@ def part_of(path: Path) -> str:
 
 
 def defers(node: ast.AST) -> bool:
-    """Whether what stands in this node does not run on import: a function, or `if TYPE_CHECKING`."""
+    """Whether the content of this node does not run on import: a function, or `if TYPE_CHECKING`."""
     if isinstance(node, ast.If):
         return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
     return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
@@ -161,7 +161,7 @@ def test_the_process_environment_is_read_in_runtime_alone() -> None:
 
 
 def test_concrete_classes_are_named_in_build_alone() -> None:
-    """Outside the composition root (and the commands, which hand over) leaves are met as protocols."""
+    """Outside the composition root (and the commands, which call it) leaf parts are known only as protocols."""
     leaves = {"envs", "nets", "losses", "replay", "sync", "checkpoint", "log"}
     wrong = [
         str(found)
@@ -194,7 +194,7 @@ def test_launch_needs_the_standard_library_alone() -> None:
 
 
 def loaded_by(code: str) -> set[str]:
-    """The modules that a fresh process holds behind `code`."""
+    """The modules that a fresh process has loaded after `code`."""
     out = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules, file=sys.stderr)"],
         cwd=ROOT,

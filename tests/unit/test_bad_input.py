@@ -29,7 +29,7 @@ def accepted_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def log_dir(tmp_path: Path) -> Iterator[Path]:
-    """An empty folder for runs, which is still empty behind the test."""
+    """An empty folder for runs, which is still empty after the test."""
     folder = tmp_path / "runs"
     folder.mkdir()
     yield folder
@@ -135,7 +135,7 @@ CASES: dict[str, list[str]] = {
     "debug --pixels.shift 2": ["--pixels.shift 2: needs images", "(50,)", "use --pixels.shift 0"],
     'debug --env.kwargs {"image":true} --net.torso mlp --pixels.shift 7': ["nothing of an image", "use 6 or less"],
     "debug --pixels.spr 2": ["--pixels.spr 2.0: needs images and convolutions", "(50,)", "use --pixels.spr 0"],
-    'debug --env.kwargs {"image":1}': ["image 1: true or false is needed"],
+    'debug --env.kwargs {"image":1}': ["image 1: must be true or false"],
     "debug --runtime.device cuda": ["--runtime.device cuda", "use --runtime.device cpu"],
 }
 
@@ -286,13 +286,13 @@ def test_resume_refuses_another_preset_and_ranks_that_do_not_fit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "config.json").write_text(config_text(shards=4))
-    assert "leave the preset away" in refusal(capsys, "train", "cartpole", "--resume", str(tmp_path))
+    assert "omit the preset" in refusal(capsys, "train", "cartpole", "--resume", str(tmp_path))
     said = refusal(capsys, "train", "--resume", str(tmp_path), "--ranks", "3")
-    assert "--shards 4: cannot be shared by 3 ranks" in said
+    assert "--shards 4: cannot be divided among 3 ranks" in said
     assert "it holds no checkpoint" in refusal(capsys, "train", "--resume", str(tmp_path))
 
 
 def test_signals_are_still_pythons(log_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is refused has installed nothing."""
+    """A refused command has installed nothing."""
     refusal(capsys, "train", "debug", "--seed", "-1", "--log.dir", str(log_dir))
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -28,7 +28,7 @@ PROVENANCE = {"cpu", "cores", "versions", "commit", "command", "time"}
 
 @pytest.fixture(autouse=True)
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where rows go meanwhile."""
+    """Where rows go during a test."""
     monkeypatch.setattr(rows, "HERE", tmp_path)
     return tmp_path / "results"
 
@@ -140,7 +140,7 @@ def test_a_stacked_transition_takes_one_frame() -> None:
 
 
 class Racer:
-    """Answers as a peer does; its speed is that of its name."""
+    """Answers as a peer does, at the speed listed for its name."""
 
     SPEED: ClassVar = {"lockstep": 700.0, "lockstep-tensors": 900.0, "sb3": 100.0, "cleanrl": 50.0, "jax": 9_000.0}
     asked: ClassVar[list[tuple[str, str, int]]] = []

@@ -1,4 +1,4 @@
-"""Products in bfloat16: where they are taken, and where they are not."""
+"""Products in bfloat16: where they are used, and where they are not."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainer.validate import validate
 SPEC = EnvSpec("toy", (4, 36, 36), torch.uint8, 3, 1, "repeat", True)
 OBS = torch.randint(0, 256, (16, *SPEC.obs_shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 RESOLUTION = 2**-8
-"""Half of the distance between neighbours in bfloat16, relative to them, at most."""
+"""Largest half distance between neighbours in bfloat16, relative to them."""
 
 
 def network(**net: object) -> QNetwork:
@@ -49,7 +49,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_differs_by_what_bfloat16_resolves(name: str) -> None:
-    """Values and gradient are near those of float32, are not those, and are of float32, as the weights stay."""
+    """Values and gradient are close to those of float32, not equal, and stored in float32, as are the weights."""
     net = network(**SHAPES[name])
     assert {parameter.dtype for parameter in net.parameters()} == {torch.float32}
     found, moved = net(OBS).q, gradient(net)
@@ -62,7 +62,7 @@ def test_differs_by_what_bfloat16_resolves(name: str) -> None:
 
 
 def test_output_layer_is_of_float32() -> None:
-    """Values of actions that lie closer than bfloat16 resolves stay apart."""
+    """Action values that are closer than bfloat16 resolves stay apart."""
     net = network(torso="nature", hidden=(64,))
     features = net.torso(net.scale(OBS))
     assert torch.equal(features, features.bfloat16().float()), "the torso itself is of bfloat16"
@@ -82,14 +82,14 @@ def test_layers_of_the_streams_are_of_bfloat16_and_their_outputs_are_not() -> No
 
 def test_stages_refuse_it() -> None:
     config = Config(runtime=RuntimeConfig(dtype="bfloat16"), sync=SyncConfig(stages=2))
-    with pytest.raises(ConfigError, match=r"^--runtime.dtype bfloat16: stages hand on float32 or float64; "):
+    with pytest.raises(ConfigError, match=r"^--runtime.dtype bfloat16: stages pass on float32 or float64; "):
         validate(config, 2)
 
 
 @pytest.mark.slow  # it compiles
 @pytest.mark.timeout(300)
 def test_compiled(alone: Ranks, tmp_path: Path) -> None:
-    """A graph finds the gradient that is found without, but for roundings of bfloat16."""
+    """A graph finds the same gradient as without one, up to bfloat16 rounding."""
     images = ("--env.kwargs", '{"image": true}', "--net.torso", "minatar", "--net.hidden", "64")
     run = go(build(("debug", *images, "--runtime.dtype", "bfloat16", "--runtime.compile", "True"), tmp_path, alone), 70)
     learner, flat, find = run.learner, run.sync.flat, run.learner.compiled

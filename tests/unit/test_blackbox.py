@@ -39,7 +39,7 @@ def box(tmp_path: Path, quick: None) -> Iterator[Box]:
 
 
 def trained(steps: int) -> Spans:
-    """Spans behind so many steps."""
+    """Spans after this many steps."""
     spans = Spans()
     for step in range(1, steps + 1):
         with spans("env"):

@@ -21,7 +21,7 @@ CASES = [("max", False), ("max", True), ("expected", False), ("expected", True),
 
 
 def projected(ret: float, discount: float, mass: Any, low: float, high: float) -> Any:
-    """Algorithm 1, with the case that it leaves out: an atom that meets another one gives it everything."""
+    """Algorithm 1, with the case that it leaves out: an atom that coincides with another gives it everything."""
     count = len(mass)
     spacing = (high - low) / (count - 1)
     m = np.zeros(count)
@@ -169,5 +169,5 @@ def test_terminal_rows_do_not_see_what_comes_after() -> None:
     other = batch._replace(next_obs=(batch.next_obs + 3) % S)
     here, there = (c51(net, target_net, x, Rates(), v_min=LOW, v_max=HIGH).loss for x in (batch, other))
     ended = batch.discount == 0
-    torch.testing.assert_close(here[ended], there[ended], rtol=0, atol=1e-13)  # all of a mass of one lies on the return
+    torch.testing.assert_close(here[ended], there[ended], rtol=0, atol=1e-13)  # the whole mass of one is on the return
     assert not torch.allclose(here[~ended], there[~ended])

@@ -1,4 +1,4 @@
-"""A process killed at every place where a save touches the disk: the run can always go on."""
+"""A process killed at every place where a save touches the disk: the run can always resume."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_killed_at_every_action(tmp_path: Path, prepare: Callable[[Path], None],
 
 
 def after_the_next_save(root: Path, step: int) -> list[Path]:
-    """Save as the restarted run would; return what lies there then."""
+    """Save as the restarted run would; return what is there afterwards."""
     saved(root, step, 10)
     found = latest(root, lambda warning: pytest.fail(warning))
     assert found is not None

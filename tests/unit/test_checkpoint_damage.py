@@ -32,7 +32,7 @@ def root(origin: Path, tmp_path: Path) -> Path:
 
 
 def falls_back(root: Path, name: str) -> str:
-    """See that the older one is chosen, and the file named in one line of warning; return that line."""
+    """Check that the older one is chosen, and the file named in one line of warning; return that line."""
     warnings: list[str] = []
     found = latest(root, warnings.append)
     assert found is not None

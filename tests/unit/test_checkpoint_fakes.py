@@ -79,7 +79,7 @@ def save_generation(
 
 
 def saved(root: Path, step: int, generation: int, **kwargs: Any) -> Path:
-    """Save as above, and see that every rank succeeded."""
+    """Save as above, and check that every rank succeeded."""
     results = save_generation(root, step, generation, **kwargs)
     assert all(isinstance(result, Path) for result in results), results
     folder = results[0]
@@ -88,7 +88,7 @@ def saved(root: Path, step: int, generation: int, **kwargs: Any) -> Path:
 
 
 def loaded_generation(folder: Path) -> int:
-    """Load all of a checkpoint, and see that every part of it is of one generation."""
+    """Load all of a checkpoint, and check that every part of it is of one generation."""
     found = load(folder, range(4))
     generation = found.info["generation"]
     assert isinstance(generation, int)

@@ -1,4 +1,4 @@
-"""Checkpoint files made to do harm, sealed as someone who knows the format would: never an arbitrary exception."""
+"""Malicious checkpoint files, sealed as someone who knows the format would: never an arbitrary exception."""
 
 from __future__ import annotations
 
@@ -178,5 +178,5 @@ def test_pickles_are_nowhere_read(root: Path, tmp_path: Path) -> None:
 def test_a_pipe_that_the_manifest_says_is_empty(root: Path) -> None:
     replace_file(root / NEW, "replicated.json", b"")
     (root / NEW / "replicated.json").unlink()
-    os.mkfifo(root / NEW / "replicated.json")  # opening it would wait for ever
+    os.mkfifo(root / NEW / "replicated.json")  # opening it would block forever
     assert "not a regular file" in falls_back(root, "replicated.json")

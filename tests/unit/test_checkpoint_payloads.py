@@ -1,4 +1,4 @@
-"""Twenty checkpoints and configs made to run something or to reach outside: none of them does, each is one line."""
+"""Twenty checkpoints and configs made to run code or reach outside: none of them does, each gives one line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BLOCK = "shard-00000-0-00001.safetensors"
 
 
 class Touch:
-    """Unpickled, it leaves a file."""
+    """When unpickled, it creates a file."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = canary

@@ -1,4 +1,4 @@
-"""Checkpoints written beside the training: what was is stored, what did not change is shared, failures are survived."""
+"""Checkpoints written while training: what was is stored, what did not change is shared, failures are survived."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_begin_returns_while_the_disk_sleeps_and_the_next_one_waits(tmp_path: Pa
 
 
 class Broken:
-    """Fails some actions of one rank's files, or all, until it is mended."""
+    """Fails some actions of one rank's files, or all, until it is repaired."""
 
     def __init__(self, action: str, part: str, error: OSError) -> None:
         self.action, self.part, self.error, self.on = action, part, error, False
@@ -169,7 +169,7 @@ def test_a_fault_costs_one_save_and_all_ranks_know(tmp_path: Path, action: str, 
     assert [whole_generation(folder(tmp_path, g)) for g in (4, 6)] == [4, 6]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000000000004", "step-000000000006"], "no leftovers"
     assert len(told) == 2, "one line each"
-    assert all(os.strerror(error) in line and "\n" not in line and "training goes on" in line for line in told)
+    assert all(os.strerror(error) in line and "\n" not in line and "training continues" in line for line in told)
 
 
 @pytest.mark.parametrize("failures", [1, 3])

@@ -1,4 +1,4 @@
-"""A process killed at every place where a save beside the training touches the disk, links included."""
+"""A process killed at every place where a save in the background touches the disk, links included."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from test_checkpoint_crash import CLEAN
 from trainer.checkpoint import latest
 
 EVERY = 5
-"""The quick part tries each so manieth action, the slow one all."""
+"""The quick part tries every EVERY-th action, the slow one all."""
 
 
 def killed_at(root: Path, at: int) -> int:

@@ -53,7 +53,7 @@ def stored(found: checkpoint.Manifest) -> checkpoint.Loaded:
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every place of a state, but for the insides of long lists."""
+    """Every place of a state, except the insides of long lists."""
     for key, part in value.items() if isinstance(value, dict) else enumerate(value[:1]):
         yield (*path, key)
         if isinstance(part, dict | list):
@@ -61,7 +61,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def spoiled(value: Any) -> list[Any]:
-    """What may stand in the place of a value and cannot be it."""
+    """What may stand in place of a value but cannot be valid there."""
     if isinstance(value, torch.Tensor):
         return [torch.zeros(*value.shape, 3), "text"]
     return [{"text": 0}, torch.zeros(7, 7)]
@@ -80,7 +80,7 @@ def test_it_is_one_line_wherever_it_is(
     whole = {"replicated": stored.replicated, "shards": stored.shards}
     accepted, told = [], []
     for path in places(whole):
-        # a log that cannot be gone on with is begun anew; a greedy policy has no state
+        # a log that cannot be continued is restarted; a greedy policy has no state
         if len(path) == 1 or "logger" in path or "chooser" in path:
             continue
         value: Any = whole
@@ -97,7 +97,7 @@ def test_it_is_one_line_wherever_it_is(
             else:
                 accepted.append((path, bad))
     assert len(told) > 100
-    assert all("cannot be gone on from (rank 0: " in line and "\n" not in line for line in told)
+    assert all("cannot be resumed from (rank 0: " in line and "\n" not in line for line in told)
     assert not accepted, "\n".join(f"{path} {type(bad).__name__}" for path, bad in accepted)
 
 

@@ -1,4 +1,4 @@
-"""The thread that stays: one task at a time, in one thread, which outlives what goes wrong in a task."""
+"""The persistent thread: one task at a time, in one thread, which survives what goes wrong in a task."""
 
 from __future__ import annotations
 

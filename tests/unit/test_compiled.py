@@ -37,14 +37,14 @@ from trainer.sync.fused import FusedOptimizer
 from trainer.types import Batch, Choice, Rates, Timestep
 
 QUICK = ("rainbow", "pqn")
-"""Compiling takes seconds; what these do not have is in `make test-slow`."""
+"""Compiling takes seconds; what these do not cover is in `make test-slow`."""
 NEVER = ("r2d2",)
 F64 = ("--runtime.dtype", "float64")
 COMPILED = ("--runtime.compile", "True")
 
 
 def compare(run: Run, steps: int) -> int:
-    """Let the run go on by compiled gradients, each beside the eager one; return how many there were."""
+    """Continue the run with compiled gradients, each checked against the eager one; return how many there were."""
     learner, flat, compiled = run.learner, run.sync.flat, run.learner.compiled  # type: ignore[attr-defined]
     streams = [run.draws, *([run.noise] if run.noise else [])]
     count = 0
@@ -99,7 +99,7 @@ CASES = [
 
 
 def watch_memory(memory: CompiledMemory) -> None:
-    """Let each graph of a memory work beside the method it was made of."""
+    """Check each graph of a memory against the method it was made from."""
     graphs = memory._run
 
     def both(method: Method, given: Sequence[Tensor]) -> list[Batch]:
@@ -119,7 +119,7 @@ def watch_memory(memory: CompiledMemory) -> None:
 
 
 def watch_actor(actor: CompiledActor) -> None:
-    """Let the graph of an actor choose beside the actor it was made of."""
+    """Check the graph of an actor against the actor it was made from."""
     act = actor.act
 
     def both(timestep: Timestep, rates: Rates) -> Choice:
@@ -138,7 +138,7 @@ def watch_actor(actor: CompiledActor) -> None:
 
 @pytest.mark.parametrize("bare", [True, False])
 def test_what_a_graph_closes_over(bare: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tensors from outside, an argument that changes in place, narrow products; with what torch wraps it in, or not."""
+    """Tensors from outside, an argument that changes in place, narrow products; with torch's wrapper, or without."""
     if not bare:
         counts = itertools.count()
         monkeypatch.setattr(inductor, "_results", lambda graph: next(counts))  # within and without never agree
@@ -180,7 +180,7 @@ def test_finds_what_the_eager_way_finds(member: str, alone: Ranks, library: Path
     ids=["adam, clipped", "adam", "rmsprop, clipped", "rmsprop, momentum"],
 )
 def test_steps_as_the_plain_optimizer(optim: OptimConfig) -> None:
-    """Also behind a gradient that is not finite, and from the state of the other one."""
+    """Also after a gradient that is not finite, and from the state of the other one."""
     config = Config(optim=optim, runtime=RuntimeConfig(dtype="float64"))
     plain, fused = (FlatParameters(torch.nn.Linear(7, 5, dtype=torch.float64)) for _ in range(2))
     fused.data.data.copy_(plain.data)
@@ -221,7 +221,7 @@ def fusing(config: Config, flat: FlatParameters) -> FusedOptimizer:
 
 
 def test_a_loss_that_is_not_finite_spoils_the_gradient(alone: Ranks, tmp_path: Path) -> None:
-    """And its priority is finite, as the eager way has it; of the others, nothing is lost."""
+    """Its priority is finite, as in eager mode; the update is skipped."""
     run = go(build(("debug", "--loss.kind", "huber", *COMPILED), tmp_path, alone), 70)  # its gradient is bounded
     learner, flat = run.learner, run.sync.flat  # type: ignore[attr-defined]
     batch = next(batch for step in range(71, 90) for batch in run.replay.batches(step))
@@ -239,7 +239,7 @@ def test_a_loss_that_is_not_finite_spoils_the_gradient(alone: Ranks, tmp_path: P
 
 
 def test_ranks_correct_weights_by_what_they_hear_of_each_other() -> None:
-    """Each weighs by its own least P(i) and terms; corrected, that is the weight by those of all."""
+    """Each weighs by its own least P(i) and terms; corrected, that is the weight by those of all ranks."""
     g = torch.Generator().manual_seed(0)
     loss = torch.zeros(2, 5, dtype=torch.float64)
     probability = torch.rand(2, 5, generator=g, dtype=torch.float64) + 0.01
@@ -283,7 +283,7 @@ def test_auto_goes_on_eagerly_and_says_why(alone: Ranks, tmp_path: Path, capsys:
 def test_a_loss_that_cannot_be_traced(
     wanted: str, alone: Ranks, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that looks at a number, which a graph does not have yet."""
+    """One that reads a number, which a graph does not have yet."""
     honest = torch.nn.functional.mse_loss
 
     def looks(q: Tensor, goal: Tensor, reduction: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""A memory by graphs beside the same one by operations; that they agree in every member is in test_compiled.py."""
+"""A memory with graphs against the same one without; test_compiled.py checks that they agree in every member."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def compiled(like: ReplayMemory) -> CompiledMemory:
 
 
 def timestep(generator: torch.Generator, shape: tuple[int, ...]) -> Timestep:
-    """Return one whose observations do not lie in order."""
+    """Return one whose observations are not contiguous."""
     obs = torch.rand(*reversed(shape), LANES, generator=generator).permute(*reversed(range(len(shape) + 1)))
     assert not obs.is_contiguous()
     done = torch.rand(LANES, generator=generator) < 0.2
@@ -34,7 +34,7 @@ def timestep(generator: torch.Generator, shape: tuple[int, ...]) -> Timestep:
 
 @pytest.mark.timeout(120)
 def test_takes_observations_that_do_not_lie_in_order() -> None:
-    """As those of an environment that was handed over as an array with its axes exchanged."""
+    """Like those of an environment that returns an array with its axes exchanged."""
     plain, other = (make(LANES, ROWS, horizon=1) for _ in range(2))
     graphs = compiled(other)
     graphs.compile(partial(compile_function, tried=False), [], pytest.fail)

@@ -109,7 +109,7 @@ def test_topk_of_all_elements_is_the_mean(ranks: int) -> None:
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_powersgd_of_full_rank_is_the_mean(ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Factors even where they are larger than the matrix, of the rank of its shorter side."""
+    """Factorise even where the factors are larger than the matrix, with the rank of its shorter side."""
 
     def always(shape: torch.Size, rank: int) -> tuple[int, int, int]:
         short, long = sorted((shape[0] if shape else 1, shape.numel() // (shape[0] if shape else 1)))
@@ -153,7 +153,7 @@ def test_powersgd_projects_the_mean_as_its_algorithm_1() -> None:
 
 
 def test_powersgd_warmed_up_comes_to_the_best_factors() -> None:
-    """On one and the same gradient, without what was lost: the power iteration ends at the singular vectors."""
+    """On one and the same gradient, without what was lost: the power iteration converges to the singular vectors."""
 
     def act(wire: Peer) -> tuple[PowerSGD, Tensor]:
         flat = make_flat()
@@ -202,7 +202,7 @@ def test_what_the_code_can_say_is_exact(method: str) -> None:
 
 
 def test_half_precision_is_not_summed_in_half_precision() -> None:
-    """60,000 from each of four ranks is infinite in a sum of halves; 1 is lost beside 4,096."""
+    """60,000 from each of four ranks is infinite in a sum of halves; 1 is lost next to 4,096."""
     values = torch.tensor([[6e4, 4096.0], [6e4, 1.0], [6e4, 1.0], [6e4, -2.0]], dtype=torch.float64)
     found = applied(METHODS["fp16"], 4, lambda r, u: values[r].repeat(SIZE // 2 + 1)[:SIZE])
     assert torch.equal(found[0, 0, :2], torch.tensor([6e4, 1024.0], dtype=torch.float64))
@@ -230,7 +230,7 @@ def test_topk_sends_the_largest() -> None:
 @pytest.mark.parametrize("ranks", [2, 3])
 @pytest.mark.parametrize("method", OWING)
 def test_what_is_lost_comes_later(method: str, ranks: int) -> None:
-    """The sum of all that was applied, and what is still owed, is the sum of the true means."""
+    """The sum of all that was applied and of what is still owed is the sum of the true means."""
     updates = 60
 
     def act(wire: Peer) -> tuple[Tensor, Tensor]:

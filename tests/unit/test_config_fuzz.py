@@ -1,4 +1,4 @@
-"""Whatever stands in a config.json or behind `lockstep train`: a config, or one line; never another exception."""
+"""Whatever is in a config.json or follows `lockstep train`: a config, or one line; never another exception."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OFTEN = settings(max_examples=300, deadline=None)
 
 
 def refusal(call: Callable[[], Any]) -> str | None:
-    """Why something was refused, in a line; None: it was taken, or --help was shown."""
+    """Why something was refused, in a line; None: it was accepted, or --help was shown."""
     said = None
     with contextlib.redirect_stdout(io.StringIO()):
         try:
@@ -54,7 +54,7 @@ def refusal(call: Callable[[], Any]) -> str | None:
 
 
 def settle(config: Config) -> None:
-    """Check it as `lockstep train` does in front of torch."""
+    """Check it as `lockstep train` does before importing torch."""
     validate(scaled(config, config.shards or 1), 1)
 
 

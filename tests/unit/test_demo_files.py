@@ -142,7 +142,7 @@ def test_recorded_episodes_are_whole(autoreset: str) -> None:
 
 def test_an_endless_episode_is_cut() -> None:
     envs = ShardedEnvs({0: make_backend("toy", "toy/Chain", 2, [1, 2])}, CPU, {0: 0})
-    demos = record_episodes(envs, Right(1), [3, 1], 0.0, 10)  # to the left for ever
+    demos = record_episodes(envs, Right(1), [3, 1], 0.0, 10)  # to the left forever
     assert demos.lengths.tolist() == [10, 10]
     assert demos.truncated.nonzero().flatten().tolist() == [9, 19]
     assert not demos.terminated.any()

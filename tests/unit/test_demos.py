@@ -1,4 +1,4 @@
-"""Demonstrations in replay: the store that never forgets, and batches that are part of them, against slow twins."""
+"""Demonstrations in replay: the store that never forgets, and batches that contain them, against slow twins."""
 
 from __future__ import annotations
 
@@ -90,11 +90,11 @@ def test_all_transitions_are_drawn_equally_often() -> None:
     assert (times - expected).abs().max() < 5 * expected**0.5
 
 
-# --- batches that are part of them ------------------------------------------------------------------------------------
+# --- batches that contain them ----------------------------------------------------------------------------------------
 
 
 class Own:
-    """A replay whose rows are numbered: shard 100, 101, ... of every batch; remembers what it is told."""
+    """A replay whose rows are numbered: shard 100, 101, ... of every batch; remembers what it receives."""
 
     def __init__(self, shards: tuple[int, ...], each: int, updates: int = 1, weighed: bool = True) -> None:
         self.shards, self.each, self.updates, self.weighed = shards, each, updates, weighed

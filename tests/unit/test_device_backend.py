@@ -1,4 +1,4 @@
-"""Games of tensors as environments of a run: one graph a step, nothing read on the host, a stream a shard, resumed."""
+"""Games written in PyTorch as a run's environments: a graph per step, no host reads, a stream per shard, resumed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def example(env_id: str, n: int = 3) -> tuple[Any, list[Tensor]]:
 
 
 def onward(function: Any, given: list[Tensor], steps: int) -> list[list[Tensor]]:
-    """Return what a step says, again and again, of actions and draws that are always the same."""
+    """Return what successive steps give for actions and draws that are always the same."""
     g, out = torch.Generator().manual_seed(1), []
     for _ in range(steps):
         said = list(function(*given))
@@ -74,7 +74,7 @@ def shard(number: int, env_id: str = "MinAtar/Seaquest-v1", n: int = 4) -> Any:
 
 
 def test_shards_do_not_depend_on_their_neighbours() -> None:
-    """Two shards on one rank are the same two on two ranks; and episodes are counted whenever somebody asks."""
+    """Two shards on one rank are the same two on two ranks; and episodes are counted whenever they are asked for."""
     ranks = [ShardedEnvs({s: shard(s) for s in own}, CPU, {s: 4 * s for s in own}) for own in ((0, 1), (0,), (1,))]
     together, *apart = ranks
     for envs in ranks:
@@ -142,7 +142,7 @@ def test_a_run_goes_on_bit_for_bit(env_id: str, alone: Ranks, tmp_path: Path) ->
 @pytest.mark.timeout(300)
 @pytest.mark.slow
 def test_a_compiled_run_says_what_an_eager_one_does(alone: Ranks, tmp_path: Path) -> None:
-    """Boards, whose numbers are whole; two shards share one graph."""
+    """Boards, whose numbers are integers; two shards share one graph."""
     arguments = (*RUN, "--env.id", "MinAtar/Asterix-v1", "--replay.learning_starts", "9000", "--env.num_envs", "8")
     plain = go(build(arguments, tmp_path / "plain", alone), 100)
     graph = go(build((*arguments, "--runtime.compile", "True"), tmp_path / "graph", alone), 100)

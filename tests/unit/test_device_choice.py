@@ -1,4 +1,4 @@
-"""Which device a rank takes, and by what its tensors travel, for launchers that show it all GPUs, one, or none."""
+"""Which device a rank takes, and how its tensors travel, for launchers that show it all GPUs, one, or none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CPU = "cpu"
         (4, "0,1,2,3", 3, 4, True, "cuda:3"),
         (2, "0,1", 1, 4, True, CPU),
         (1, "3", 1, 2, False, "cuda:0"),  # SLURM's --gpus-per-task=1: each its own
-        (1, "0", 1, 2, True, CPU),  # one GPU, and torchrun begins two ranks that both see it
+        (1, "0", 1, 2, True, CPU),  # one GPU, and torchrun starts two ranks that both see it
     ],
 )
 def test_auto_takes_a_gpu_where_every_rank_has_one(

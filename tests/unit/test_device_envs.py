@@ -1,4 +1,4 @@
-"""Games of tensors: step by step the originals, given the same numbers."""
+"""Games written in PyTorch equal the originals step by step, given the same numbers."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ HARD: dict[str, tuple[dict[str, int], dict[str, int]]] = {  # where a long game 
     ],
 )
 def test_boards_where_nobody_loses(name: str, hard: bool, ramping: bool, steps: int) -> None:
-    """Games that go on behind their end, so that lists fill up, waves are cleared and difficulty gets to its top."""
+    """Games that go on past their end, so that lists fill up, waves are cleared and difficulty reaches its top."""
     env_id = f"MinAtar/{name}-v0"
     game, _ = make_game(env_id, {"difficulty_ramping": ramping})
     g = torch.Generator().manual_seed(2)
@@ -202,7 +202,7 @@ def test_seaquest_has_slots_for_as_many_enemies_as_there_can_be() -> None:
     ],
 )
 def test_physics(env_id: str, kwargs: dict[str, Any], limit: int) -> None:
-    """Each step from where ours stands, because errors of rounding grow from step to step."""
+    """Each step starts from our state, because rounding errors grow from step to step."""
     game, stated = make_game(env_id, {**kwargs, "max_episode_steps": limit})
     assert stated == limit
     step = make_step(game, game.sticky, limit)

@@ -1,4 +1,4 @@
-"""What `lockstep doctor RUN` makes of a run folder, by made-up boxes."""
+"""What `lockstep doctor RUN` makes of a run folder, with made-up boxes."""
 
 from __future__ import annotations
 
@@ -97,9 +97,9 @@ def test_an_exception(folder: Folder) -> None:
         in found.text
     )
     assert "died at step 150 (1,200 of 8,000 env steps)" in found.text
-    others = "rank 0 was in an all-reduce of 26.4 kB with the other ranks while learning, behind step 150, for 2.5 s."
+    others = "rank 0 was in an all-reduce of 26.4 kB with the other ranks while learning, after step 150, for 2.5 s."
     assert f"Meanwhile {others}" in found.text
-    assert "The newest good checkpoint is of step 100 (800 env steps)." in found.text
+    assert "The newest good checkpoint is from step 100 (800 env steps)." in found.text
     assert found.go_on == f"lockstep train --resume {folder.run}"
 
 
@@ -111,7 +111,7 @@ def test_a_fatal_signal(folder: Folder) -> None:
         "(walls.py, line 9, in hit)." in found.text
     )
     assert "--env.backend async" in found.text
-    assert "There is no checkpoint to go on from." in found.text
+    assert "There is no checkpoint to resume from." in found.text
     assert not found.go_on
 
 
@@ -122,30 +122,30 @@ def test_a_fatal_signal(folder: Folder) -> None:
             {"memory": [20e9, 25e9, False], "resident": 3e9},
             "It held 3 GB, and 20 GB of the 25 GB that the machine has were free.",
         ),
-        ({"memory": [1e8, 6e9, True], "resident": 5e9}, "its control group allows were free. That is hardly anything"),
+        ({"memory": [1e8, 6e9, True], "resident": 5e9}, "its control group allows were free. That is almost nothing"),
         (
             {"memory": [2e9, 6e9, True], "resident": 4e9, "oom_kills": 1},
-            "the kernel ended 1 process(es) here for want of memory",
+            "the kernel killed 1 process(es) here because memory ran out",
         ),
     ],
 )
 def test_a_rank_that_was_killed(last: dict[str, Any], word: str, folder: Folder) -> None:
-    """The launcher ends the others by SIGTERM, and by SIGKILL where they sit in an exchange."""
+    """The launcher ends the others by SIGTERM, and by SIGKILL where they are stuck in an exchange."""
     kills = last.get("oom_kills", 0)
     gone = [{"rank": 1, "step": 151, "phase": "learn"}]
     folder.rank(0, at=NOW + 25, asked="SIGTERM", phase="sync", exchange=WAITING, gone=gone, kills=kills)
     found = folder.rank(1, at=NOW, phase="env", **last).told()
     assert "died at step 151 " in found.text
-    assert "Rank 1 vanished first, in learning, without a word: it was killed from outside (SIGKILL)" in found.text
+    assert "Rank 1 vanished first, in learning, without a message: it was killed from outside (SIGKILL)" in found.text
     assert (
-        "Meanwhile rank 0 was in an all-reduce of 26.4 kB with the other ranks, behind step 150, for 2.5 s."
+        "Meanwhile rank 0 was in an all-reduce of 26.4 kB with the other ranks, after step 150, for 2.5 s."
         in found.text
     )
     assert word in found.text
 
 
 def test_a_rank_that_was_missed_was_gone_before_the_one_that_failed_for_it(folder: Folder) -> None:
-    """What is last heard of a killed rank may be as young as the failure of another."""
+    """The last sign of life of a killed rank may be as recent as the failure of another."""
     folder.rank(0, at=NOW + 0.5, end=("failed", "ValueError: odd"), gone=[{"rank": 1, "step": 151, "phase": "learn"}])
     assert "Rank 1 vanished first" in folder.rank(1, at=NOW).told().text
     folder.rank(0, at=NOW + 0.5, end=("failed", "ValueError: odd"), gone=[])
@@ -161,10 +161,10 @@ def test_all_at_once(folder: Folder) -> None:
 def test_a_hung_rank_is_named_although_another_told_it(folder: Folder) -> None:
     folder.rank(0, at=NOW + 20, end=("watch", "rank 1 hangs: stopped for 20 s"), phase="sync", exchange=WAITING)
     found = folder.rank(1, at=NOW, phase="replay").told()
-    assert "Rank 1 hung and was ended for it: stopped for 20 s." in found.text
+    assert "Rank 1 hung and was terminated: stopped for 20 s." in found.text
     assert "stack" in found.text
     own = folder.rank(1, at=NOW, end=("watch", "rank 1 hangs: nothing happened for 20 s in env at step 7")).told()
-    assert "Rank 1 hung and was ended for it: nothing happened for 20 s in env at step 7." in own.text
+    assert "Rank 1 hung and was terminated: nothing happened for 20 s in env at step 7." in own.text
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_finished_and_saved(folder: Folder) -> None:
     assert folder.status("finished", env_steps=8000).told().state == "finished"
     stopped = folder.status("stopped", env_steps=800, signal="SIGUSR2").told()
     assert stopped.state == "stopped"
-    assert "asked to stop by SIGUSR2, saved at 800 env steps, and left in peace" in stopped.text
+    assert "asked to stop by SIGUSR2, saved at 800 env steps, and exited cleanly" in stopped.text
     assert stopped.go_on
 
 
@@ -214,7 +214,7 @@ def test_a_resumed_run_that_died_before_it_said_so(folder: Folder) -> None:
     folder.status("stopped", at=NOW - 500, env_steps=800).rank(0, life=2, phase="start", step=0)
     found = folder.told()
     assert found.state == "died"
-    assert "in its life 2 before its first step was whole" in found.text
+    assert "in life 2 before completing its first step" in found.text
 
 
 def test_a_rank_that_died_behind_the_end(folder: Folder) -> None:
@@ -234,11 +234,11 @@ def test_a_run_that_is_there(folder: Folder) -> None:
 
 
 def test_a_run_of_which_a_part_is_still_there(folder: Folder) -> None:
-    """Whoever waits in an exchange may take half a minute to be ended."""
+    """A rank that waits in an exchange may take half a minute to be ended."""
     found = folder.rank(0, at=time.time(), exchange=WAITING).rank(1, at=NOW).told()
     assert found.state == "died"
     assert "Rank 1 vanished first" in found.text
-    assert "Still there: rank 0, until" in found.text
+    assert "Still running: rank 0, until" in found.text
     assert not found.go_on, "two of them would write into one folder"
 
 
@@ -254,8 +254,8 @@ def test_on_its_own_machine_a_process_is_looked_up(folder: Folder) -> None:
 
 
 def test_a_run_without_boxes(folder: Folder) -> None:
-    assert "says of itself that it is running" in folder.told().text
-    assert "and left no black boxes to ask: OSError: x" in folder.status("failed", cause="OSError: x").told().text
+    assert "reports that it is running" in folder.told().text
+    assert "and left no black boxes to examine: OSError: x" in folder.status("failed", cause="OSError: x").told().text
 
 
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
@@ -272,7 +272,7 @@ def test_a_damaged_checkpoint_is_told(folder: Folder, capsys: pytest.CaptureFixt
     folder.rank(0, end=("failed", "ValueError: x"))
     assert main(["doctor", str(folder.run)]) == 0
     said = capsys.readouterr().out
-    assert "There is no checkpoint to go on from" in said
+    assert "There is no checkpoint to resume from" in said
     assert "none of 1 checkpoints is good" in " ".join(said.split())
-    assert f"evidence:   {folder.run}/blackbox/life-0001" in said
-    assert "go on with" not in said
+    assert f"evidence:      {folder.run}/blackbox/life-0001" in said
+    assert "continue with" not in said

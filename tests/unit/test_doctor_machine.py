@@ -58,7 +58,7 @@ def test_ranks_that_cannot_meet_are_told_in_time(monkeypatch: pytest.MonkeyPatch
 def test_environments_are_stepped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "_STEPPING", 0.05)
     for env_id, backend, count, needs in parts.ENVS:
-        if needs != "ale_py":  # which takes seconds to begin
+        if needs != "ale_py":  # that one takes seconds to start
             (line,) = parts._env(env_id, backend, count)
             assert (line.state, " env steps/s" in line.told) == ("ok", True)
 

@@ -22,13 +22,13 @@ from trainer.types import Choice, Episode, Rates, Timestep
 
 
 class FakeEnvs:
-    """Environment `first + i` plays episodes of lengths[i] steps, for ever; the return counts its episodes."""
+    """Environment `first + i` plays episodes of lengths[i] steps, forever; the return counts its episodes."""
 
     num_actions, obs_shape, obs_dtype, saves_state = 2, (1,), torch.float32, False
 
     def __init__(self, lengths: list[int], first: int) -> None:
         self.lengths, self.first, self.num_envs, self.steps = lengths, first, len(lengths), 0
-        self.stale = [Episode(first, -1.0, 1)]  # of a time before the evaluation
+        self.stale = [Episode(first, -1.0, 1)]  # from before the evaluation
 
     def reset(self) -> Timestep:
         return opening(torch.zeros(self.num_envs, 1))

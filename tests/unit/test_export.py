@@ -48,7 +48,7 @@ NETS: dict[str, tuple[Callable[[], QNetwork], tuple[int, ...], torch.dtype]] = {
 
 
 def read(kind: str, path: Path, net: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Return what a stranger to the exporter would compute with the file."""
+    """Return what someone without the exporter would compute with the file."""
     if kind == "safetensors":
         from safetensors.torch import load_file
 
@@ -106,7 +106,7 @@ def test_the_facts_are_in_the_file(tmp_path: Path) -> None:
 
 
 class Moody(nn.Module):
-    """A network that no trace can follow: it answers otherwise every time."""
+    """A network that no trace can follow: it answers differently every time."""
 
     def __init__(self) -> None:
         super().__init__()

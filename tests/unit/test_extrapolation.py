@@ -1,4 +1,4 @@
-"""Rows of four ranks foretold from rows of one and two, on machines whose truth is known."""
+"""Rows of four ranks predicted from rows of one and two, on machines whose truth is known."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmarks.simulate import fit
 
 
 def row(ranks: int, seconds: dict[str, float], env_steps: float, **more: object) -> dict[str, object]:
-    """A row as benchmarks.scaling writes it, of ranks that spend so many seconds on an update."""
+    """A row as benchmarks.scaling writes it, of ranks that spend these seconds on an update."""
     whole = sum(seconds.values())
     return {
         "work": "cartpole",

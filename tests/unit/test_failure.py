@@ -27,7 +27,7 @@ class SlowStore:
 
 
 def test_the_watch_ends_with_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A daemon thread that comes back from a store's C++ while the interpreter goes down aborts the process."""
+    """A daemon thread that returns from a store's C++ while the interpreter shuts down aborts the process."""
     monkeypatch.setattr("trainer.runtime.failure._POLL", 0.001)
     store = SlowStore()
     with FailureWatch(store, rank=0, has_peers=True):
@@ -64,7 +64,7 @@ def test_a_lost_peer_is_no_first_cause() -> None:
 
 
 def test_the_launcher_never_reads_half_a_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torchrun itself ends by an error file that is not whole, and nothing starts the run anew."""
+    """torchrun itself dies from an incomplete error file, and then nothing restarts the run."""
     path, seen = tmp_path / "error.json", []
 
     class Handler:

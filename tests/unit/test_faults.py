@@ -1,4 +1,4 @@
-"""Faults on purpose: refused outside of tests, at the asked place, once."""
+"""Faults on purpose: refused outside tests, at the requested place, once."""
 
 from __future__ import annotations
 

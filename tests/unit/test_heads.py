@@ -1,4 +1,4 @@
-"""Heads: what they say against loops over actions and outputs; fractions, risk, noise and draws."""
+"""Heads: their outputs against loops over actions and outputs; fractions, risk, noise and draws."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_risk_bends_acting_but_not_learning(drawn: bool) -> None:
     assert acting.fractions.max() < 0.25
     learning = head(x, Given(draws=Tape() if drawn else None, fractions=64))
     assert learning.fractions.max() > 0.9
-    assert not torch.allclose(learning.q, learning.quantiles.mean(2))  # q stays what acting goes by
+    assert not torch.allclose(learning.q, learning.quantiles.mean(2))  # q stays the value used for acting
     if not drawn:
         torch.testing.assert_close(learning.q, acting.q)
 

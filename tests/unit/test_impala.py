@@ -48,7 +48,7 @@ def test_shapes_of_the_paper() -> None:
 
 
 def test_shapes_of_beyond_the_rainbow() -> None:
-    """Clark et al. 2024: twice as wide, pooled to 6x6, no layer in front of the streams."""
+    """Clark et al. 2024: twice as wide, pooled to 6x6, no layer before the streams."""
     body = impala(ATARI, (), width=2, spectral_norm=True, pool=6)
     assert body.features == 64 * 6 * 6 == 2304
     assert body(torch.zeros(1, *ATARI)).shape == (1, 2304)
@@ -96,7 +96,7 @@ def largest_singular_value(conv: SpectralConv) -> Tensor:
 
 
 def effective(conv: SpectralConv, channels: int) -> Tensor:
-    """The matrix that the layer applies to a patch of 3x3, [out, in * 9], read off its answers."""
+    """The matrix that the layer applies to a patch of 3x3, [out, in * 9], read off its outputs."""
     patches = torch.eye(channels * 9, dtype=torch.float64).view(-1, channels, 3, 3)
     with torch.no_grad():
         return (conv(patches)[:, :, 1, 1] - conv.bias).t()
@@ -194,7 +194,7 @@ def test_estimates_live_in_the_flat_buffer_and_get_no_gradient() -> None:
 
 
 def test_a_target_between_two_networks_has_a_sensible_norm() -> None:
-    """Polyak averaging leaves a u that is no unit vector."""
+    """Polyak averaging leaves a u that is not a unit vector."""
     torch.manual_seed(0)
     a, b = SpectralConv(8, 8).double(), SpectralConv(8, 8).double()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The command line that `lockstep launch local` makes, and what it says to mistakes."""
+"""The command line that `lockstep launch local` makes, and how it answers mistakes."""
 
 from __future__ import annotations
 
@@ -97,9 +97,9 @@ def test_the_driver_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     ("arguments", "said"),
     [
         (["locla"], "launch locla: unknown; did you mean local?"),
-        (["local"], "nothing to run; put it behind `--`"),
+        (["local"], "nothing to run; put it after `--`"),
         (["local", "--"], "nothing to run"),
-        (["local", "cartpole"], "launch local cartpole: no such option; what is to run stands behind `--`"),
+        (["local", "cartpole"], "launch local cartpole: no such option; the command to run goes after `--`"),
         (["local", "--rnks", "2", "--", "debug"], "--rnks: no such option; did you mean --ranks?"),
         (["local", "--ranks", "0", "--", "debug"], "--ranks 0: not a number of at least 1"),
         (["local", "--ranks", "two", "--", "debug"], "--ranks two: not a number"),

@@ -98,7 +98,7 @@ CAUSES = {
     "rank 1 failed: KeyError: 'a \"b\" \\ c'": (
         "lockstep: rank 0 failed: an earlier attempt",
         "lockstep: rank 1 failed: KeyError: 'a \"b\" \\ c'",
-        "lockstep: rank 0 stops, because of rank 1: KeyError",
+        "lockstep: rank 0 stops because of rank 1: KeyError",
         "    traceback : Signal 15 (SIGTERM) received by PID 12",
     ),
     "--env.id X: unknown": ("lockstep: --env.id X: unknown",),
@@ -120,7 +120,7 @@ def test_the_cause_stands_in_the_run_folder(cause: str, tmp_path: Path) -> None:
 
 
 REFUSALS = {
-    "--shards 3: cannot be shared": ("a warning", "lockstep: --shards 3: cannot be shared"),
+    "--shards 3: cannot be divided": ("a warning", "lockstep: --shards 3: cannot be divided"),
     "error: execve(): nowhere/python: No such file": ("error: execve(): nowhere/python: No such file",),
 }
 

@@ -63,13 +63,13 @@ def test_options_reach_the_script(capsys: pytest.CaptureFixture[str]) -> None:
 REFUSED = {
     "slurm --time 2 -- debug": "--time 2: not longer than the warning of 120 s",
     "slurm --time soon -- debug": "--time soon: not a time",
-    "slurm --nodes 3 -- debug --shards 4": "--shards 4: cannot be shared by 3 node(s) x 1 rank(s); use a multiple of 3",
+    "slurm --nodes 3 -- debug --shards 4": "--shards 4: cannot be divided among 3 node(s) x 1 rank(s); use a",
     "slurm --nodes 3 -- debug": "--env.num_envs 8: does not divide over 3 shards; use a multiple, e.g. 9",
     "slurm --nodes 4 --ranks-per-node 2 -- debug --replay.batch_size 60": "--replay.batch_size 60: does not divide",
     "slurm --nodes 2 -- debug --optim.lr -1": "--optim.lr -1.0: out of range",
     "slurm -- debugg": "preset debugg: unknown; did you mean debug?",
     "sweep --grid seed=0..9 replay.batch_size=64,63 --nodes 2 -- debug": "--replay.batch_size 63: does not divide",
-    "sweep --grid shards=1,2,4 --nodes 2 -- debug": "--shards 1: cannot be shared by 2 ranks",
+    "sweep --grid shards=1,2,4 --nodes 2 -- debug": "--shards 1: cannot be divided among 2 ranks",
     "bench --gpus-per-node 2 --ranks-per-node 4": "--ranks-per-node 4: more ranks than the 2 GPU(s)",
     "bench --time soon": "--time soon: not a time",
     "bench --runs /proc/runs": "--runs /proc/runs: cannot write to /proc",
@@ -82,8 +82,8 @@ REFUSED = {
     "slurm": "launch slurm: nothing to run",
     "sweep -- debug": "launch sweep: no --grid",
     "sweep --grid seed -- debug": "--grid seed: not field=values",
-    "sweep --grid seed=1,1 -- debug": "--grid seed=1,1: an empty or a double value",
-    "sweep --grid seed=1 seed=2 -- debug": "--grid seed=2: seed stands there twice",
+    "sweep --grid seed=1,1 -- debug": "--grid seed=1,1: an empty or duplicate value",
+    "sweep --grid seed=1 seed=2 -- debug": "--grid seed=2: seed is given twice",
     "status nowhere": "launch status nowhere: no such folder",
     "slrum": "launch slrum: unknown; did you mean slurm?",
 }
@@ -127,7 +127,7 @@ def test_what_this_cluster_lacks_is_told(
 
 
 def test_a_run_that_is_there_keeps_its_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is submitted again continues: its own config says into how many shards it was divided."""
+    """A resubmitted run continues: its own config says into how many shards it was divided."""
     where = ("--runs", str(tmp_path), "--name", "run")
     (tmp_path / "run").mkdir()
     from trainer.presets import PRESETS
@@ -136,7 +136,7 @@ def test_a_run_that_is_there_keeps_its_shards(tmp_path: Path, capsys: pytest.Cap
     assert main(["slurm", "--dry-run", "--nodes", "4", *where, "--", "debug"]) == 0
     capsys.readouterr()
     assert main(["slurm", "--dry-run", "--nodes", "8", *where, "--", "debug"]) == 2
-    assert capsys.readouterr().err.startswith("lockstep: --shards 4: cannot be shared by 8 ranks")
+    assert capsys.readouterr().err.startswith("lockstep: --shards 4: cannot be divided among 8 ranks")
 
 
 def test_a_login_node_without_the_trainer_leaves_the_question_to_the_job(capsys: pytest.CaptureFixture[str]) -> None:

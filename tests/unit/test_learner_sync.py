@@ -49,7 +49,7 @@ def config(optim: OptimConfig, dtype: Any = "float32", hidden: tuple[int, ...] =
 
 
 class Ours:
-    """A learner as `build` joins it."""
+    """A learner as `build` assembles it."""
 
     def __init__(self, stated: Config, kind: Any, shape: tuple[int, ...], ranks: Ranks) -> None:
         self.net = build_net(stated, spec(shape), CPU)
@@ -111,7 +111,7 @@ def same(a: nn.Module, b: nn.Module) -> bool:
 
 
 SHAPES = [((8,), (32, 16)), ((4, 10, 10), (32,))]
-"""Every parameter a multiple of the vector width: behind a remainder torch's fused Adam rounds by scalar code."""
+"""Every parameter a multiple of the vector width: after a remainder torch's fused Adam rounds by scalar code."""
 
 
 @pytest.mark.parametrize("kind", ["flat", "ddp", "local_sgd", "gossip", "zero1", "overlap", "server"])

@@ -165,7 +165,7 @@ def test_tensorboard_events_after_a_resume_are_there_once(tmp_path: Path) -> Non
     sink.close()
     assert scalars(tmp_path, "losses/td_loss") == [(10, 1.0), (20, 2.0), (30, 3.0)]
     assert scalars(tmp_path, "charts/episodic_return") == []
-    time.sleep(1.1)  # a file's name has the second of its making, and files are read in the order of their names
+    time.sleep(1.1)  # a file's name holds the second of its creation, and files are read in the order of their names
     resumed = TensorBoardSink(tmp_path, {"a": 1})
     resumed.load_state_dict(state)
     resumed.metrics(20, {"losses/td_loss": 4.0})

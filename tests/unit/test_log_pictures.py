@@ -43,7 +43,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 
 def line_values(figure: Figure) -> list[float]:
-    """The y values of the main training line, of which every point must be the same."""
+    """The distinct y values of the main training line."""
     (line,) = [line for line in figure.axes[0].get_lines() if str(line.get_label()).startswith("training return")]
     return sorted(set(np.round(np.asarray(line.get_ydata(), dtype=float), 6)))
 

@@ -1,4 +1,4 @@
-"""Weights & Biases: what it is told, and that whatever it does never stops a run."""
+"""Weights & Biases: what it receives, and that whatever it does never stops a run."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_collectives_grow_with_size_and_ranks(cluster: Cluster, collective: obje
 
 
 def test_no_algorithm_beats_the_network_between_nodes() -> None:
-    """A GPU a node: 2 (p-1)/p of the bytes have to cross its NIC, however small the latencies are."""
+    """One GPU per node: 2 (p-1)/p of the bytes have to cross its NIC, however small the latencies are."""
     quick = replace(H100_IB, per_node=1, protocols=tuple(p._replace(share=1.0) for p in H100_IB.protocols))
     for ranks in (2, 4, 64):
         assert fabric.all_reduce(quick, ranks, 1e9) > 2 * (ranks - 1) / ranks * 1e9 / quick.inter
@@ -140,7 +140,7 @@ def test_flat_is_compute_and_one_all_reduce() -> None:
     cluster, load = replace(H100_IB, spread=0.0), replace(LOAD, target_every=math.inf)
     one = predict(load, COUNTS, cluster, 64, Strategy())
     size = 4 * (512 * 3136 + 512 + 18 * 512 + 18)
-    learn, act = 90 * cluster.launch, 70 * cluster.launch / 2  # two updates a step
+    learn, act = 90 * cluster.launch, 70 * cluster.launch / 2  # two updates per step
     assert COUNTS.size == size
     assert one.parts["learn"] == pytest.approx(learn)
     assert one.parts["act"] == pytest.approx(act)

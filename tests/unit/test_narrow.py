@@ -1,4 +1,4 @@
-"""Narrow products within a graph: the same numbers, and a sum in place of a call of BLAS."""
+"""Narrow products within a graph: the same numbers, and a sum in place of a BLAS call."""
 
 from __future__ import annotations
 

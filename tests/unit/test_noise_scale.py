@@ -23,7 +23,7 @@ def truth() -> tuple[Tensor, Tensor]:
 
 
 def estimates(ranks: int, updates: int = UPDATES, noise: float = 1.0) -> list[dict[str, float]]:
-    """What every rank reports behind so many updates."""
+    """What every rank reports after this many updates."""
     true, deviation = truth()
 
     def act(wire: Peer) -> dict[str, float]:

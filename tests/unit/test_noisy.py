@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 class Tape:
-    """Draws that are written down; one: all rows have the same noise."""
+    """Draws that are recorded; one: all rows have the same noise."""
 
     def __init__(self, dtype: torch.dtype = torch.float64, one: bool = False) -> None:
         self.generator, self.dtype, self.one = torch.Generator().manual_seed(5), dtype, one

@@ -1,4 +1,4 @@
-"""`lockstep plan`: what it prints, what it refuses, and that it needs no torch for a preset as it stands."""
+"""`lockstep plan`: what it prints, what it refuses, and that it needs no torch for an unchanged preset."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stored(preset: str) -> tuple[Load, Counts]:
 def test_what_it_prints(capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, "--gpus", "64", "--profile", "h100-ib", "atari")
     assert text.startswith("atari (ALE/Breakout-v5) on 64 GPUs, h100-ib, weak scaling")
-    assert "cannot be shared by 64 ranks, so this is --scale.world weak: 512 environments" in text
+    assert "cannot be divided among 64 ranks, so this is --scale.world weak: 512 environments" in text
     assert "Choose --sync.kind" in text
     assert "50M env steps" in text
     assert "nothing was measured on this cluster" in text
@@ -109,7 +109,7 @@ def test_stored_counts_are_of_the_network_that_is_built(preset: str) -> None:
 
 
 def test_a_network_that_is_not_stored_is_counted() -> None:
-    """Catch by a network of one layer of 7 units: 50 inputs, 3 actions."""
+    """Catch with a network of one layer of 7 units: 50 inputs, 3 actions."""
     arguments = ["debug", "--net.hidden", "7", "--seed", "3"]
     assert ask(arguments)["key"] not in counted()
     found = Counts.read(count(arguments))
@@ -163,7 +163,7 @@ def chosen(found: Report) -> str:
 def test_one_gpu_has_nothing_to_exchange() -> None:
     load, counts = stored("atari")
     found = report("atari", load, counts, H100_IB, 1, Strategy("gossip"))
-    assert "Alone, every strategy is the plain optimizer." in found.text
+    assert "On one rank, every strategy is the plain optimizer." in found.text
     assert [row[0] for row in found.tables[0].rows] == ["1"]
 
 

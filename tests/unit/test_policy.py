@@ -1,4 +1,4 @@
-"""Exploration that commits: actions that last (epsilon-z-greedy), one head of an ensemble for an episode, its vote."""
+"""Exploration that commits: repeated actions (epsilon-z-greedy), one head of an ensemble per episode, its vote."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_table_is_the_zeta_distribution(exponent: float, longest: int) -> None:
 def twin(
     draws: list[np.ndarray[Any, Any]], fresh: np.ndarray[Any, Any], epsilon: float, longest: int
 ) -> list[list[int]]:
-    """Algorithm 1 of Dabney et al. 2021, one environment after the other; draws: [3, N] a step, fresh [T, N]."""
+    """Algorithm 1 of Dabney et al. 2021, one environment after the other; draws: [3, N] per step, fresh [T, N]."""
     weights = [n**-2.0 for n in range(1, longest + 1)]
     num_envs = draws[0].shape[1]
     taken: list[list[int]] = [[] for _ in draws]
@@ -222,7 +222,7 @@ def policies(shards: int) -> Actor:
 
 
 def play(actor: Actor, steps: range, num_envs: int) -> Tensor:
-    """Act on what is the same in each call for a step and an environment."""
+    """Act on inputs that are the same in every call for a step and an environment."""
     taken = []
     for step in steps:
         ended = (torch.arange(num_envs) + step) % 7 == 0
@@ -237,14 +237,14 @@ def test_both_resume_bitwise() -> None:
     actor = policies(2)
     play(actor, range(25), 6)
     state: State = actor.state_dict()
-    play(actor, range(25, 40), 6)  # goes on without touching what was handed out
+    play(actor, range(25, 40), 6)  # continues without touching what was returned
     fresh = policies(2)
     fresh.load_state_dict(state)
     assert torch.equal(play(fresh, range(25, 60), 6), whole[25:])
 
 
 def test_a_shard_acts_the_same_wherever_it_lives() -> None:
-    """The state of shard 0 of two, loaded by an actor that owns shard 0 alone, goes on as it did."""
+    """The state of shard 0 of two, loaded by an actor that owns shard 0 alone, continues as before."""
     both, one = policies(2), policies(1)
     play(both, range(10), 6)
     one.load_state_dict({"0": both.state_dict()["0"]})

@@ -73,7 +73,7 @@ def alive_rows(naive: NaiveReplay) -> list[int]:
 
 
 def random_errors(memory: ReplayMemory, seed: int = 0) -> Tensor:
-    """Give every living transition a TD error of its own; return its p by flat ring index."""
+    """Give every living transition its own TD error; return its p by flat ring index."""
     index = priorities(memory).nonzero().squeeze(1)
     error = torch.rand(len(index), generator=torch.Generator().manual_seed(seed), dtype=torch.float64) ** 4 * 5
     memory.reprioritize(index, told(error))
@@ -182,7 +182,7 @@ def test_priorities_go_back_in_the_order_of_the_batch() -> None:
     memory.reprioritize(batch.index, told(error))
     now = priorities(memory)
     for i in batch.index.unique().tolist():
-        largest = error[batch.index == i].max().item()  # where it stands there twice
+        largest = error[batch.index == i].max().item()  # where it occurs twice
         assert now[i].item() == pytest.approx((largest + EPS) ** ALPHA)
     untouched = torch.ones_like(now, dtype=torch.bool)
     untouched[batch.index] = False

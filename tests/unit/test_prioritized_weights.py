@@ -14,7 +14,7 @@ from trainer.types import LossOut, Sync
 
 
 class OtherRanks:
-    """`Sync.gather` as it would answer with these ranks beside this one."""
+    """`Sync.gather` as it would answer with these ranks besides this one."""
 
     def __init__(self, *others: Tensor) -> None:
         self.others, self.mine = others, torch.zeros(0)

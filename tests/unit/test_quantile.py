@@ -66,12 +66,12 @@ def test_the_huber_loss_at_its_kinks(kappa: float) -> None:
     for fraction in (0.0, 0.25, 1.0):
         wanted = [pinball(error, fraction, kappa) for error in errors]
         found = quantile_huber(torch.tensor(errors).double(), torch.tensor(fraction).double(), kappa)
-        np.testing.assert_allclose(found.numpy(), wanted, rtol=0, atol=1e-7)  # errors went by single precision
+        np.testing.assert_allclose(found.numpy(), wanted, rtol=0, atol=1e-7)  # errors went through single precision
 
 
 @pytest.mark.parametrize("kappa", [0.0, 0.01])
 def test_its_minimum_is_the_quantile(kappa: float) -> None:
-    """Regressing on samples of a distribution finds its quantiles: what the loss is there for."""
+    """Regressing on samples of a distribution finds its quantiles: the purpose of the loss."""
     samples = torch.arange(1000, dtype=torch.float64) / 1000
     fractions = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     guess = torch.full((3,), 0.5, dtype=torch.float64, requires_grad=True)

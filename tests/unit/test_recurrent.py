@@ -147,7 +147,7 @@ def test_loss_and_acting_wait_for_nothing() -> None:
 
 
 class Ranks:
-    """A `Sync` of one rank that was told what the others gathered, and keeps nothing but the gradient."""
+    """A `Sync` of one rank that is given what the others gathered, and keeps nothing but the gradient."""
 
     def __init__(self, net: nn.Module, others: list[Tensor]) -> None:
         self.net, self.others = net, others
@@ -169,7 +169,7 @@ class Ranks:
 def test_denominator_counts_the_steps_that_learn_on_all_ranks() -> None:
     """The mean of two ranks' gradients is that of one rank with both batches, though one has few steps that learn."""
     batch = problem(8)._replace(probability=torch.rand(B, dtype=torch.float64) + 0.1)
-    few = (torch.arange(B) < 7)[:, None] | (torch.arange(L) == BURN)  # of the second half, one step a sequence
+    few = (torch.arange(B) < 7)[:, None] | (torch.arange(L) == BURN)  # of the second half, one step per sequence
     batch = batch._replace(learns=batch.learns & few)
 
     def gradient(part: Sequences, others: list[Tensor]) -> tuple[list[Tensor], Tensor]:

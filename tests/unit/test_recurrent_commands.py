@@ -1,4 +1,4 @@
-"""A recurrent run behind its training: evaluated, drawn, exported as weights, and refused as a function."""
+"""A recurrent run after its training: evaluated, drawn, exported as weights, and refused as a function."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ def test_export_gives_weights_and_refuses_functions(run: Path, capsys: pytest.Ca
     for kind in ("torchscript", "onnx"):
         assert main(["export", str(run), "--format", kind]) == 2
         line = capsys.readouterr().err.strip().splitlines()[-1]
-        assert f"--format {kind}: the network remembers (--net.lstm 8)" in line
+        assert f"--format {kind}: a recurrent network (--net.lstm 8)" in line
         assert "use --format safetensors" in line

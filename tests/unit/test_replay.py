@@ -127,7 +127,7 @@ def test_random_shapes_of_ring(seed: int) -> None:
 @pytest.mark.parametrize("ends", [0.0, 0.1, 0.7])
 @pytest.mark.parametrize(("stack", "horizon"), [(1, 1), (4, 3)])
 def test_capacity_promise(stack: int, horizon: int, ends: float) -> None:
-    """`Layout.rows_per_lane` adds n + stack + 4 rows; then one row an episode is all that is missing of capacity."""
+    """`Layout.rows_per_lane` adds n + stack + 4 rows; then only one row per episode is missing from capacity."""
     capacity = 60
     memory = make(2, capacity + horizon + stack + 4, horizon=horizon, stack=stack)
     naive = naive_for(memory)
@@ -167,7 +167,7 @@ def test_rewards_are_clipped_only_where_asked() -> None:
 @pytest.mark.parametrize("horizon", [1, 2, 3, 5])
 @pytest.mark.parametrize("end", ["terminated", "truncated", "none"])
 def test_fold_by_hand_at_every_offset(horizon: int, end: str) -> None:
-    """Windows of one episode with rewards 1, 2, 4, ... that ends `offset` transitions behind the window's start."""
+    """Windows of one episode with rewards 1, 2, 4, ... that ends `offset` transitions after the window's start."""
     for offset in range(horizon):
         reward = torch.tensor([[2.0**i for i in range(horizon)]], dtype=torch.float64)
         terminal = torch.zeros(1, horizon, dtype=torch.bool)
@@ -291,7 +291,7 @@ def test_cut_closes_running_episodes_as_truncated(mode: str, stack: int, pad: st
     memory = make(rows=26, horizon=horizon, stack=stack, pad=pad)
     naive = naive_for(memory)
     player = Player(FakeEnvs(3, mode, stack, pad, seed=4))
-    player.restart(memory, naive)  # cutting nothing is nothing
+    player.restart(memory, naive)  # cutting nothing does nothing
     assert_equals_twin(memory, naive)
     for steps in (1, 2, 7, 1, 23, 40, 3):
         for _ in range(steps):

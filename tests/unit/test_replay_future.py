@@ -47,7 +47,7 @@ def test_future_equals_whole_storage(mode: str, stack: int, pad: str) -> None:
     memory, envs = make(20, stack, pad, STEPS), FakeEnvs(LANES, mode, stack, pad, seed=stack)
     naive = NaiveReplay(LANES, 2, 0.5, 20, stack)
     timestep, seen = envs.restart(), [0] * (STEPS + 1)
-    lost: list[int] = []  # a life lost right in front of a cut: the ring does not keep what would never be bootstrapped
+    lost: list[int] = []  # a life lost right before a cut: the ring does not keep what would never be bootstrapped
     for step in range(90):
         choice, after = Choice((torch.arange(LANES) * 7 + step) % 5), envs.step()
         memory.add(timestep, choice, after)

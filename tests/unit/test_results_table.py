@@ -36,7 +36,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def finish(folder: Path, name: str, mean: float, env_steps: int = 1000) -> None:
-    """A run as it lies there when it has finished."""
+    """A run folder as it is when the run has finished."""
     run = folder / name
     run.mkdir(parents=True)
     lines = [{"global_step": 10 * i, "charts/episodic_return": mean} for i in range(1, 101)]

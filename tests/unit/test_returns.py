@@ -1,4 +1,4 @@
-"""Regression on complete returns against a twin in NumPy, and what becomes of rows that are no transitions."""
+"""Regression on complete returns against a twin in NumPy, and what becomes of rows that are not transitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rollouts against the forward view of Q(lambda), written from first terms, and against a list of what happened."""
+"""Rollouts against the forward view of Q(lambda), from first principles, and against a list of what happened."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GAMMA, LANES, STEPS, EPOCHS = 0.9, 4, 12, 3
 
 
 def forward_view(reward: Any, value: Any, terminal: Any, stop: Any, gamma: float, trace: float) -> Any:
-    """The mean of all n-step returns, n-th weighted (1 - trace) trace^(n-1), the longest one with what is left.
+    """The mean of all n-step returns, n-th weighted (1 - trace) trace^(n-1), the longest one with the remaining weight.
 
     Sutton & Barto 2018, eq. 12.3, with max_a Q as the value (Gallici et al. 2025). One lane, [T] each.
     """
@@ -66,7 +66,7 @@ def test_q_lambda_is_the_forward_view(seed: int, steps: int, ends: float, gamma:
 @pytest.mark.parametrize("kind", ["terminated", "truncated"])
 @pytest.mark.parametrize("at", range(STEPS))
 def test_an_end_at_every_offset(at: int, kind: str) -> None:
-    """Up to the end nothing depends on what lies behind it, and only a cut looks at the value of its successor."""
+    """Up to the end nothing depends on what comes after it, and only a cut uses the value of its successor."""
     reward, value, _, _ = problem(at, STEPS, 0.0)
     stop = torch.zeros_like(reward, dtype=torch.bool)
     stop[:, at] = True
@@ -99,7 +99,7 @@ def test_lambda_one_is_monte_carlo_with_a_bootstrap() -> None:
 
 
 def value_of(obs: Tensor, task: Tensor | None = None) -> Tensor:
-    """Stand for max_a Q; every frame has a value of its own."""
+    """Stand for max_a Q; every frame has its own value."""
     return obs.double().flatten(1).sum(1).sin()
 
 
@@ -238,7 +238,7 @@ def test_resumes_in_the_middle_of_a_rollout(at: int) -> None:
 
 
 def test_an_incomplete_rollout_is_dropped() -> None:
-    """A run that resumes without its memory begins within a rollout: nothing is learned before the next one."""
+    """A run that resumes without its memory starts mid-rollout: nothing is learned before the next one."""
     play, ours = Play("same_step"), memory()
     play.step = 5
     learned = [bool(play.go((ours, ALL))[0]) for _ in range(2 * STEPS)]
@@ -246,7 +246,7 @@ def test_an_incomplete_rollout_is_dropped() -> None:
 
 
 def test_cut_ends_the_running_episodes() -> None:
-    """As a truncation: behind it the return holds the value of the successor alone."""
+    """Like a truncation: beyond it the return holds the value of the successor alone."""
     play, ours = Play("same_step"), memory()
     play.envs.ends = -1.0
     for _ in range(5):
@@ -270,7 +270,7 @@ def test_rewards_are_clipped_where_asked() -> None:
 
 
 def test_values_are_of_the_network_as_it_is_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asked in one go when the rollout is complete, in chunks, without gradients, task by task."""
+    """Computed in one go when the rollout is complete, in chunks, without gradients, task by task."""
     monkeypatch.setattr(rollouts, "VALUE_ROWS", 7)
     weight = torch.ones((), requires_grad=True)
     asked: list[tuple[int, Tensor]] = []

@@ -181,7 +181,7 @@ def test_a_run_that_never_ends_is_ended(tmp_path: Path) -> None:
 
 
 def test_the_first_cause_is_told(tmp_path: Path) -> None:
-    code = "import os, sys; print('lockstep: ' + ('stops, because of' if os.environ['RANK'] == '1' else 'the cause'))"
+    code = "import os, sys; print('lockstep: ' + ('stops because of' if os.environ['RANK'] == '1' else 'the cause'))"
     with scaling_runs.started([], 2, tmp_path, module=("-c", f"{code}; sys.exit(2)")) as processes:
         with pytest.raises(RunError, match=r"^the cause$") as caught:
             processes.wait(30.0)

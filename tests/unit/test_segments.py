@@ -1,4 +1,4 @@
-"""Reading a ring while it goes on: what comes out is the ring of the moment, whatever happens meanwhile."""
+"""Reading a ring while it is written: what comes out is the ring of the moment, whatever happens meanwhile."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def leaves(state: State) -> list[tuple[State, str]]:
 
 
 def claimed(memory: ReplayMemory, before: State | None = None) -> tuple[State, list[tuple[Segments, int]]]:
-    """A snapshot of which the blocks are wanted that changed, and what has to be taken of it."""
+    """A snapshot whose changed blocks are wanted, and what has to be taken of it."""
     state, wanted = memory.snapshot(), []
     for shard, part in state.items():
         for group in FIELDS:

@@ -89,7 +89,7 @@ def test_smallest_ring_always_has_something_to_draw(shape: Shape) -> None:
 
 
 def test_very_short_episodes_push_the_oldest_out() -> None:
-    """A lane keeps 2 rows / stride sequences: what is left are the newest ones, and they are right."""
+    """A lane keeps 2 rows / stride sequences: the newest ones are left, and they are right."""
     shape = Shape(length=9, burn_in=2, stride=8, horizon=1)
     rows = rows_for(shape, more=30)
     memory, naive = make(shape, rows, 2), NaiveSequences(shape, rows, 2)
@@ -263,7 +263,7 @@ def test_nothing_waits_for_the_device() -> None:
 
 @pytest.mark.parametrize("moment", [3, 17, 60, 61])
 def test_state_goes_on_in_a_fresh_memory(moment: int) -> None:
-    """In the middle of episodes, with sequences under way, before and behind the wrap; shards one by one."""
+    """In the middle of episodes, with sequences in progress, before and after the wrap; shards one by one."""
     one, other = (make(Shape(stride=2), 30, 4, shards=(0, 1), batch=4) for _ in range(2))
     player = Player(FakeEnvs(4, "next_step", 1, "repeat", 3))
     player.play(moment, one)

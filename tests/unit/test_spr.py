@@ -1,4 +1,4 @@
-"""Self-prediction against a twin in NumPy, what the gradient reaches, and that a deterministic world is foreseen."""
+"""Self-prediction against a twin in NumPy, what the gradient reaches, and that a deterministic world is predicted."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_steps_beyond_the_end_are_not_seen() -> None:
 def test_gradient_reaches_the_encoder_and_never_the_target() -> None:
     """Were the target to learn too, one constant latent would be the best answer; without it nothing pulls there."""
     net = network()
-    target_net = network()  # the same weights, still with gradients: the loss itself has to hold them back
+    target_net = network()  # the same weights, still with gradients: the loss itself has to block them
     spr(net, target_net, problem(), Rates(), SAID, online=net, weight=1).sum().backward()
     reached = {name for name, p in net.named_parameters() if p.grad is not None and (p.grad != 0).any()}
     assert reached == {f"torso.{name}" for name, _ in net.torso.named_parameters()}

@@ -82,5 +82,5 @@ def test_refused() -> None:
         ConfigError, match=r"--sync.stages 4: the network has 3 layer\(s\), the head counted as one; use 3"
     ):
         check_environment(few, EnvSpec("toy", (6,), torch.float32, 3, 1, "repeat", True))
-    with pytest.raises(ConfigError, match=r"--sync.stages 2: the model of a cluster knows replicas of one rank each"):
+    with pytest.raises(ConfigError, match=r"--sync.stages 2: the cluster model only supports one rank per replica"):
         ask(["debug", "--sync.stages", "2"])

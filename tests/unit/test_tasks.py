@@ -1,4 +1,4 @@
-"""Several tasks in one run: spaces brought to one, tasks placed by shard, a network that is told, numbers per task."""
+"""Several tasks in one run: unified spaces, tasks placed by shard, a network given its task, numbers per task."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_only_one_task_is_meant_where_none_is_given() -> None:
     head, x = head_of_tasks(), torch.rand(3, 6)
     with torch.no_grad():
         head.shift[1] = 1.0
-    with pytest.raises(AssertionError, match="told which one"):
+    with pytest.raises(AssertionError, match="needs the task"):
         head(x, Given())
     head.only = 1
     assert torch.equal(head(x, Given()).q, head(x, Given(task=torch.ones(3, dtype=torch.int64))).q)

@@ -146,7 +146,7 @@ def test_nothing_dead_is_found_where_sums_round(seed: int) -> None:
 
 @pytest.mark.parametrize("level", ["sums", "lower"])
 def test_a_share_that_rounding_carries_too_far_is_replaced(level: str) -> None:
-    """As if sums were larger than what they are of: beyond the last child stands a dead leaf."""
+    """As if sums were larger than their parts: beyond the last child there is a dead leaf."""
     tree = filled([[1.0, 2.0, 0.0, 0.0] * 5, [0.0, 3.0, 0.0, 0.0] * 5])
     upper: Tensor = getattr(tree, level)
     upper *= 1.001

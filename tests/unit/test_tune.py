@@ -56,7 +56,7 @@ def test_a_tuned_config_trains(
     out = tmp_path / "fast.json"
     assert main(["tune", "debug", "--seconds", "0.05", "--optim.lr", "0.002", "--out", str(out)]) == 0
     told = capsys.readouterr()
-    assert "tried eagerly only: no compiler here" in told.err
+    assert "trying eager updates only: no compiler here" in told.err
     assert "return" not in told.out, "the live lines of the trials stay away"
     tuned = read_config(out, "")
     stated = PRESETS["debug"]()
@@ -84,7 +84,7 @@ def test_what_is_measured_is_learning(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["debug", "--seconds", "0"], "--seconds 0: not a time"),
         (["debug", "--seconds", "x"], "--seconds x: not a time"),
-        (["debug", "--out", "no/where.json"], "--out no/where.json: no is no folder"),
+        (["debug", "--out", "no/where.json"], "--out no/where.json: no is not a folder"),
         (["debgu"], "preset debgu: unknown; did you mean debug"),
     ],
 )

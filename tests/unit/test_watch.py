@@ -1,4 +1,4 @@
-"""Who stands still is named and ended; who waits, was suspended, or has finished is not."""
+"""A rank that hangs is named and ended; one that waits, was suspended, or has finished is not."""
 
 from __future__ import annotations
 
@@ -184,15 +184,15 @@ def test_ranks_that_agree() -> None:
 def test_ranks_that_differ_are_named_with_what_differs() -> None:
     told = meet({"--optim.lr": 0.1}, {"--optim.lr": 0.1}, {"--optim.lr": 0.2})
     assert len(set(told)) == 1
-    assert told[0].startswith("rank 2 has --optim.lr 0.2, rank 0 0.1: ")
-    assert "rank 1 has WORLD_SIZE 3, rank 0 2" in meet({}, {}, sizes=(2, 3))[1]
-    assert "rank 1 has code b, rank 0 a" in meet({"code": "a"}, {"code": "b"})[0]
-    assert "rank 1 has --new.field 1, rank 0 nothing" in meet({}, {"--new.field": 1})[0]
+    assert told[0].startswith("rank 2 has --optim.lr 0.2, rank 0 has 0.1; ")
+    assert "rank 1 has WORLD_SIZE 3, rank 0 has 2" in meet({}, {}, sizes=(2, 3))[1]
+    assert "rank 1 has code b, rank 0 has a" in meet({"code": "a"}, {"code": "b"})[0]
+    assert "rank 1 has --new.field 1, rank 0 has nothing" in meet({}, {"--new.field": 1})[0]
 
 
 def test_a_rank_that_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store()
-    with pytest.raises(TimeoutError, match="rank 1 did not come"):
+    with pytest.raises(TimeoutError, match="rank 1 did not arrive"):
         roll_call.roll_call(store, 0, 2, {}, 0.2)
 
 

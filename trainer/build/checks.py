@@ -39,7 +39,7 @@ def check_nodes(config: Config, launch: Launch) -> None:
     ranks, here = launch.world_size, launch.local_world_size
     if config.sync.hierarchical and ranks % here:
         problem = f"this node has {here} of {ranks} ranks, so others have more or fewer"
-        raise ConfigError("sync.hierarchical", True, problem, "start as many ranks on every node, or leave it away")
+        raise ConfigError("sync.hierarchical", True, problem, "start the same number of ranks per node, or omit it")
 
 
 def _check_levels(config: Config, spec: EnvSpec) -> None:

@@ -24,7 +24,7 @@ from trainer.sync import Strategy
 from trainer.tape import Tape
 from trainer.types import Compiler, Loss, Rates, Replay
 
-WITHOUT = "updates run eagerly, one operation at a time; --runtime.compile False leaves this line away"
+WITHOUT = "updates run eagerly, one operation at a time; --runtime.compile False silences this message"
 _STEPS = 1000
 """Steps searched for the numbers of updates that a step may have."""
 

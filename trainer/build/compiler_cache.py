@@ -6,7 +6,6 @@ later start fail, that of a requeued job included.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -33,8 +32,9 @@ def _unloadable(error: BaseException | None) -> Path | None:
     """Return the library in the cache that could not be loaded, if that caused this error."""
     while error is not None and not isinstance(error, ImportError):
         error = getattr(error, "inner_exception", None) or error.__cause__ or error.__context__
-    cache = os.environ.get("TORCHINDUCTOR_CACHE_DIR")  # Inductor sets it when it first needs it
-    if error is None or not error.path or not cache:
+    if error is None or not error.path:
         return None
+    from torch._inductor.runtime.cache_dir_utils import cache_dir  # there by now, or nothing was compiled
+
     library = Path(error.path)
-    return library if library.suffix == ".so" and library.is_relative_to(cache) else None
+    return library if library.suffix == ".so" and library.is_relative_to(cache_dir()) else None

@@ -99,7 +99,7 @@ def _flaw(demos: Demonstrations, spec: EnvSpec) -> str:
             return f"{name!r} holds numbers that are not finite"
     ended = (demos.terminated | demos.truncated).nonzero().squeeze(1)
     if not torch.equal(ended, starts + demos.lengths - 1):
-        return "episodes have to be terminated or truncated at their last step, and nowhere else"
+        return "episodes must be terminated or truncated at their last step, and nowhere else"
     return _unlike_stacks(demos, spec)
 
 

@@ -148,7 +148,7 @@ def _agreed_failure() -> Iterator[None]:
     try:
         yield
     except checkpoint.CheckpointError as error:
-        remedy = "make room or repair the disk, then go on with --resume; --checkpoint.failures allows more"
+        remedy = "make room or repair the disk, then continue with --resume; --checkpoint.failures allows more"
         raise AgreedError(f"{error}; {remedy}") from error
 
 

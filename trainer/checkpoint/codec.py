@@ -62,7 +62,7 @@ def decode(tensors: Mapping[str, Tensor], node: Any) -> State:
     if type(state) is not dict:
         raise ValueError("the top level is not a dict")
     if spare := sorted(tensors.keys() - used):
-        raise ValueError(f"tensor {spare[0]!r} belongs nowhere")
+        raise ValueError(f"tensor {spare[0]!r} has no place in the structure")
     return state
 
 
@@ -162,7 +162,7 @@ def _decode(node: Any, tensors: Mapping[str, Tensor], used: set[str]) -> Any:
             return struct.unpack(">d", bytes.fromhex(digits))[0]
         case {"$items": list(items)} if len(node) == 1:
             return {_key(pair): _decode(pair[1], tensors, used) for pair in items}
-    raise ValueError(f"not understood: {str(node)[:80]}")
+    raise ValueError(f"unknown entry: {str(node)[:80]}")
 
 
 def _key(pair: Any) -> str | int:

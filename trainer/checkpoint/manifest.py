@@ -57,7 +57,7 @@ def to_bytes(manifest: Manifest) -> bytes:
     """Render a manifest file. Raises TypeError for an `info` that is not JSON."""
     tensors, info = codec.encode(manifest.info)
     if tensors:
-        raise TypeError(f"info{next(iter(tensors))}: tensors belong into the state")
+        raise TypeError(f"info{next(iter(tensors))}: tensors belong in the state")
     return seal(
         {
             "format": FORMAT,
@@ -111,7 +111,7 @@ def _read_bytes(path: Path) -> bytes:
 
 def _parse(folder: Path, raw: bytes) -> Manifest:
     if raw[: len(_SEAL)] != _SEAL or raw[len(_SEAL) : _SEALED] != hashlib.sha256(raw[_SEALED:]).hexdigest().encode():
-        raise ValueError("its sha256 does not fit, the file was damaged or edited")
+        raise ValueError("its sha256 does not match, so the file was damaged or edited")
     fields = parse_json(raw)
     if fields["format"] != FORMAT:
         raise ValueError(f"its format is {str(fields['format'])[:40]!r}, not {FORMAT!r}")

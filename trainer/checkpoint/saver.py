@@ -112,7 +112,7 @@ class Saver:
         except Exception as error:
             self._error = error
             if isinstance(error, CheckpointError):
-                self._tell(f"{error}; training goes on, and the next save tries again")
+                self._tell(f"{error}; training continues, and the next save tries again")
             return
         finally:
             _release(parts)

@@ -81,4 +81,4 @@ def _check_hash(found: Manifest, name: str) -> None:
     except OSError as error:
         raise DamagedError(f"{path}: {one_line(error)}") from error
     if digest != found.files[name].sha256:
-        raise DamagedError(f"{path}: its sha256 is not that of what was written")
+        raise DamagedError(f"{path}: its sha256 does not match what was written")

@@ -40,7 +40,7 @@ def fail(error: BaseException, ranks: Ranks, hint: str = "") -> int:
         traceback.print_exception(error)
         tell(f"rank {ranks.rank} failed: {cause}")
     else:
-        tell(f"rank {ranks.rank} stops, because of {first}")
+        tell(f"rank {ranks.rank} stops because of {first}")
     if hint and ranks.rank == 0:
         tell(hint)
     if (mine or isinstance(error, AgreedError)) and isinstance(error, Exception):
@@ -66,7 +66,7 @@ def leave_json(path: Path, value: Any) -> None:
     try:
         write_json(path, value)
     except OSError as error:
-        tell(f"cannot write {path}: {error}; the run goes on without it")
+        tell(f"cannot write {path}: {error}; the run continues without it")
 
 
 def tell(text: str) -> None:

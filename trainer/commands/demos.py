@@ -31,7 +31,7 @@ class Options:
     """Play episodes with a trained agent and write them to a file of demonstrations, for --demos.path."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder, as printed when the run began."""
+    """Run folder, as printed at the start of the run."""
     episodes: int
     """Episodes to write [count]."""
     epsilon: float = 0.0
@@ -54,7 +54,7 @@ def command(rest: list[str]) -> int:
             raise ConfigError(name, value, "out of range", f"choose a value in [{low}, {high:g}]")
     config = read_run(options.run)
     if config.env.tasks:
-        raise ValueError(f"run {options.run}: it plays several tasks; demonstrations are of one environment")
+        raise ValueError(f"run {options.run}: it plays several tasks; demonstrations cover only one environment")
     out = options.out or options.run / "demos.safetensors"
     if not out.parent.is_dir() or out.is_dir():
         raise ConfigError("out", out, "not a file in a folder that exists", "make the folder, or name another file")

@@ -31,9 +31,9 @@ class Options:
     """Say what happened to a run, or, without RUN, whether this machine can train, and what it lacks."""
 
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = None
-    """Run folder, as printed when the run began."""
+    """Run folder, as printed at the start of the run."""
     dir: Path = Path("runs")
-    """Without RUN: the folder whose disk is tried, where run folders would be (--log.dir)."""
+    """Without RUN: the folder whose disk is tested, where run folders would be created (--log.dir)."""
 
 
 def command(rest: list[str]) -> int:
@@ -51,9 +51,9 @@ def tell(run: Path) -> int:
     width = min(_WIDTH, shutil.get_terminal_size().columns)
     print(textwrap.fill(found.text, width, break_long_words=False, break_on_hyphens=False))
     if found.go_on:
-        print(f"go on with: {found.go_on}")
+        print(f"continue with: {found.go_on}")
     if folder := where(evidence):
-        print(f"evidence:   {folder}")
+        print(f"evidence:      {folder}")
     return 0
 
 
@@ -72,7 +72,7 @@ def stored(run: Path) -> Stored:
     trouble = "a later one was not finished" if len(bad) < len(skipped) else ""
     if bad:
         trouble = (
-            f"{len(bad)} later ones are no good: {bad[0]}" if len(bad) > 1 else f"a later one is no good: {bad[0]}"
+            f"{len(bad)} later ones are damaged: {bad[0]}" if len(bad) > 1 else f"a later one is damaged: {bad[0]}"
         )
     if newest is None:
         return Stored(trouble=trouble)

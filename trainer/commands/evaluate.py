@@ -36,7 +36,7 @@ class Options:
     """Play episodes with a trained agent and describe their returns; under torchrun every rank plays its share."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder, as printed when the run began."""
+    """Run folder, as printed at the start of the run."""
     episodes: int | None = None
     """Episodes over all ranks [count]. Default: as in the run's own evaluations."""
     num_envs: int | None = None

@@ -27,7 +27,7 @@ class Options:
     """Write the Q-network of a run to a file: raw observations [B, *] in, action values [B, A] out."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder, as printed when the run began."""
+    """Run folder, as printed at the start of the run."""
     format: Literal["safetensors", "torchscript", "onnx"]
     """Weights alone, or weights and computation for torch.jit.load or an ONNX runtime."""
     out: Path | None = None
@@ -35,7 +35,7 @@ class Options:
     checkpoint: int | None = None
     """Step of a checkpoint, as in the name of its folder. Default: the newest good one."""
     task: str | None = None
-    """For which environment, where the run learned several."""
+    """Which environment, if the run learned several."""
 
 
 def command(rest: list[str]) -> int:
@@ -48,10 +48,10 @@ def command(rest: list[str]) -> int:
     tasks = config.env.tasks
     if options.task not in (tasks or (None,)):
         problem = "not one of those that the run learned" if tasks else "the run learned one environment"
-        remedy = f"use --task {' or '.join(tasks)}" if tasks else "leave it away"
+        remedy = f"use --task {' or '.join(tasks)}" if tasks else "omit it"
         raise ConfigError("task", options.task, problem, remedy)
     if config.net.lstm and options.format != "safetensors":
-        problem = f"the network remembers (--net.lstm {config.net.lstm}), a function of one observation does not"
+        problem = f"a recurrent network (--net.lstm {config.net.lstm}) is not a function of one observation"
         raise ConfigError("format", options.format, problem, "use --format safetensors, which holds the weights")
     found = find_checkpoint(options.run, options.checkpoint)
     spec = inspect_env(config)
@@ -69,7 +69,7 @@ def command(rest: list[str]) -> int:
         return EXIT_FAILED
     print(f"{options.format}: {out} ({out.stat().st_size:,} bytes)")
     print(f"obs {about['obs_dtype']} [B, {', '.join(map(str, spec.obs_shape))}] -> q [B, {spec.num_actions}]")
-    print(f"largest difference to the eager network on random observations: {error:.1e}")
+    print(f"largest difference from the eager network on random observations: {error:.1e}")
     return 0
 
 

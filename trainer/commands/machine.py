@@ -104,16 +104,16 @@ def _cores() -> list[Check]:
         remedy = "ask for more (--cpus-per-task, docker run --cpus): environments and learning share this one"
         return [Check("processors", "warning", told, remedy)]
     if os.getloadavg()[0] > 1.5 * usable:
-        return [Check("processors", "warning", told, "other work keeps them busy: what is measured below is too slow")]
+        return [Check("processors", "warning", told, "other work keeps them busy: measurements below read too slow")]
     return [Check("processors", "ok", told)]
 
 
 def _memory() -> list[Check]:
     free, total, limited = machine.memory()
-    told = f"{human(free)} of {human(total)} free{', by the limit of the control group' if limited else ''}"
+    told = f"{human(free)} of {human(total)} free{', limited by the control group' if limited else ''}"
     if free < _LEAST_MEMORY:
         return [
-            Check("memory", "warning", told, "end other work, or lower --replay.capacity; a rank takes 0.5 GB itself")
+            Check("memory", "warning", told, "stop other jobs, or lower --replay.capacity; a rank itself takes 0.5 GB")
         ]
     return [Check("memory", "ok", told)]
 
@@ -122,7 +122,7 @@ def _shm() -> list[Check]:
     shm = Path("/dev/shm")
     if not shm.is_dir():
         return [
-            Check("shared memory", "warning", "no /dev/shm", "ranks on CPUs then meet over sockets, which is slower")
+            Check("shared memory", "warning", "no /dev/shm", "ranks on CPUs then communicate over sockets (slower)")
         ]
     usage = shutil.disk_usage(shm)
     told = f"{human(usage.free)} of {human(usage.total)} free in /dev/shm"
@@ -157,7 +157,7 @@ def _disk(folder: Path) -> list[Check]:
     if _FILE / large < _SLOW_DISK or small > _SLOW_SYNC:
         return [
             Check(
-                "disk", "warning", told, "a slow disk delays checkpoints: a larger --checkpoint.every, or a local disk"
+                "disk", "warning", told, "a slow disk delays checkpoints: raise --checkpoint.every, or use a local disk"
             )
         ]
     return [Check("disk", "ok", told)]
@@ -189,7 +189,7 @@ def _extras() -> list[Check]:
     told = f"{', '.join(there) or 'none'} installed"
     if missing:
         told += f"; {', '.join(missing)} not"
-        return [Check("extras", "warning", told, f"where wanted: pip install 'lockstep[{','.join(missing)}]'")]
+        return [Check("extras", "warning", told, f"if wanted: pip install 'lockstep[{','.join(missing)}]'")]
     return [Check("extras", "ok", told)]
 
 
@@ -200,7 +200,7 @@ def _devices() -> list[Check]:
     if not count:
         told = f"no GPU that torch {torch.__version__} can use: ranks train on CPUs, over gloo"
         if _GPUS.is_dir() and any(_GPUS.iterdir()):
-            remedy = "the driver has GPUs: install a torch for CUDA, and look at CUDA_VISIBLE_DEVICES"
+            remedy = "the driver has GPUs: install torch with CUDA, and check CUDA_VISIBLE_DEVICES"
             return [Check("devices", "warning", told, remedy)]
         return [Check("devices", "ok", told)]
     lines = []
@@ -208,7 +208,7 @@ def _devices() -> list[Check]:
         free, total = torch.cuda.mem_get_info(i)
         told = f"{torch.cuda.get_device_name(i)}, {human(free)} of {human(total)} free, CUDA {torch.version.cuda}"
         busy = free < total / 2
-        lines.append(Check(f"GPU {i}", "warning" if busy else "ok", told, "somebody else uses it" if busy else ""))
+        lines.append(Check(f"GPU {i}", "warning" if busy else "ok", told, "in use by another process" if busy else ""))
     return lines
 
 
@@ -220,7 +220,7 @@ def _ranks() -> list[Check]:
 
     known = backends()
     if "gloo" not in known:
-        return [Check("gloo", "bad", "this torch has none, and ranks agree through it", "install torch from PyPI")]
+        return [Check("gloo", "bad", "this torch lacks it, and ranks need it to agree", "install torch from PyPI")]
     ways: list[Way] = ["gloo", "shared memory"]
     if "nccl" in known and torch.cuda.device_count() >= 2:
         ways.append("nccl")
@@ -235,18 +235,18 @@ def _ranks() -> list[Check]:
         told = f"{1e6 * met.latency:.0f} us for a small all-reduce, {human(met.bandwidth)}/s for one of 4 MB"
         lines.append(Check(name, "ok", told))
     if "nccl" in known and torch.cuda.device_count() == 1:
-        lines.append(Check("nccl", "ok", f"{known['nccl']}; one GPU, so that two ranks cannot meet by it here"))
+        lines.append(Check("nccl", "ok", f"{known['nccl']}; only one GPU, so it cannot be tested here"))
     if "nccl" not in known and torch.cuda.device_count():
         lines.append(
-            Check("nccl", "warning", "this torch has none: GPUs would meet over gloo", "install a torch for CUDA")
+            Check("nccl", "warning", "this torch lacks it: GPUs would communicate over gloo", "install torch with CUDA")
         )
     return lines
 
 
 _MEETING_REMEDIES = {
-    "gloo": "does the host's name lead to an address (getent hosts $(hostname))? GLOO_SOCKET_IFNAME=lo tries loopback",
-    "shared memory": "ranks then meet over sockets, which is slower; see /dev/shm above",
-    "nccl": "NCCL_DEBUG=INFO tells more; NCCL_P2P_DISABLE=1 where GPUs cannot reach each other",
+    "gloo": "does the host name resolve (getent hosts $(hostname))? GLOO_SOCKET_IFNAME=lo tries loopback",
+    "shared memory": "ranks then communicate over sockets, which is slower; see /dev/shm above",
+    "nccl": "NCCL_DEBUG=INFO gives details; NCCL_P2P_DISABLE=1 where GPUs cannot reach each other",
 }
 
 

@@ -112,7 +112,7 @@ def show(report: Report) -> None:
 def _config(arguments: Sequence[str]) -> Config:
     config = parse_train(arguments).config
     if config.sync.stages > 1:
-        problem = "the model of a cluster knows replicas of one rank each"
+        problem = "the cluster model only supports one rank per replica"
         raise ConfigError("sync.stages", config.sync.stages, problem, "plan without it")
     shards = config.shards or len(config.env.tasks) or 1
     validate(dataclasses.replace(config, shards=shards, sync=SyncConfig()), 1)  # batches can be made to fit more ranks

@@ -47,7 +47,7 @@ def command(request: Request, arguments: Sequence[str]) -> int:
             _check_folder(stated, request.resume, request.auto)
             return spawn(wanted, "trainer", ["train", *arguments])
     elif request.ranks not in (None, launch.world_size):
-        raise ValueError(f"--ranks {request.ranks}: torchrun started {launch.world_size}; leave --ranks away")
+        raise ValueError(f"--ranks {request.ranks}: torchrun started {launch.world_size}; omit --ranks")
     return _as_rank(request, launch)
 
 
@@ -175,8 +175,8 @@ def _load(run: Run, found: checkpoint.Manifest, ranks: Ranks) -> None:
     told = ranks.gather(None if problem is None else one_line(problem)[:300])
     for rank, cause in enumerate(told):
         if cause is not None:
-            remedy = "it was edited or is of another program; move it away to go on from the one before"
-            raise AgreedError(f"{found.folder}: cannot be gone on from (rank {rank}: {cause}): {remedy}") from problem
+            remedy = "it was edited or written by another program; move it away to resume from the previous one"
+            raise AgreedError(f"{found.folder}: cannot be resumed from (rank {rank}: {cause}): {remedy}") from problem
 
 
 def _to_the_end(run: Run, run_dir: Path) -> dict[str, Any] | None:

@@ -55,10 +55,10 @@ def command(arguments: Sequence[str]) -> int:
     config = parse_train(rest).config
     path = Path(out or f"{config.preset}.tuned.json")
     if not path.parent.is_dir():
-        raise ValueError(f"--out {path}: {path.parent} is no folder; create it, or choose another")
+        raise ValueError(f"--out {path}: {path.parent} is not a folder; create it, or choose another")
     begin, problem = as_it_is(config)
     if problem:
-        tell(f"updates are tried eagerly only: {problem}")
+        tell(f"trying eager updates only: {problem}")
     tried: dict[Way, float] = {}
 
     def measure(way: Way) -> float:
@@ -152,7 +152,7 @@ def in_words(way: Way) -> str:
 def show(begin: Way, best: Way, tried: dict[Way, float], told: dict[str, tuple[Any, Any]]) -> None:
     """Print what was tried, the fastest last, and what is changed."""
     table = Table(box=SIMPLE_HEAD)
-    for column in ("envs", "threads", "updates", "env steps/s", "to the preset"):
+    for column in ("envs", "threads", "updates", "env steps/s", "vs preset"):
         table.add_column(column, justify="right")
     for way, rate in sorted(tried.items(), key=lambda pair: pair[1]):
         style = "bold" if way == best else None

@@ -44,7 +44,7 @@ class EnvConfig:
     """ALE: emulator threads per rank [count]. 0: the rank's share of the cores."""
     max_restarts: int = 10
     """Gymnasium: an environment that raises or returns a non-finite value or a wrong shape is restarted, its episode
-    cut; async: also one that crashes or hangs. More of these on a rank end the run with the first cause [count]."""
+    truncated; async: also if it crashes or hangs. More of these on a rank end the run with the first cause [count]."""
     timeout: float = 60.0
     """async: an environment whose step takes longer hangs [s]."""
 

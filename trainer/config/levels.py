@@ -50,7 +50,7 @@ def check_names(levels: Sequence[LevelConfig], told: Sequence[str], names: Seque
         if i in taken:
             continue
         if any(level_of([level], name) == 0 for name in names):
-            raise _refusal(text, "longer names take all of its parameters", "leave it away, or one of those")
+            raise _refusal(text, "longer names claim all of its parameters", "omit it, or one of those")
         parts = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
         problem = f"no parameter's name begins with {level.prefix}"
         raise _refusal(text, problem, f"use {parts}, or more of a name, as in {names[0]}")
@@ -62,12 +62,13 @@ def _parse(text: str) -> LevelConfig:
     if not prefix or not rest or prefix != prefix.strip():
         raise _refusal(text, "not a level", _FORM)
     if kind not in get_args(OptimKind):
-        raise _refusal(text, f"{kind or 'nothing'} is no optimizer", f"use one of {', '.join(get_args(OptimKind))}")
+        problem = f"{kind or 'an empty name'} is not an optimizer"
+        raise _refusal(text, problem, f"use one of {', '.join(get_args(OptimKind))}")
     values: dict[str, str] = {}
     for option in options:
         name, _, value = option.partition("=")
         if name not in ("lr", "every"):
-            raise _refusal(text, f"{option or 'nothing'} is neither lr=... nor every=...", _FORM)
+            raise _refusal(text, f"{option or 'an empty option'} is neither lr=... nor every=...", _FORM)
         if name in values:
             raise _refusal(text, f"{name} is given twice", _FORM)
         values[name] = value
@@ -81,14 +82,14 @@ def _lr(text: str, values: dict[str, str]) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise _refusal(text, f"lr={given} is no multiple of the learning rate", "choose a number above 0")
+        raise _refusal(text, f"lr={given} is not a multiple of the learning rate", "choose a number above 0")
     return value
 
 
 def _every(text: str, values: dict[str, str]) -> int:
     given = values.get("every", "1")
     if not (given.isascii() and given.isdigit() and int(given) > 0):
-        raise _refusal(text, f"every={given} is no number of updates", "choose a whole number, 1 or more")
+        raise _refusal(text, f"every={given} is not a number of updates", "choose a whole number, 1 or more")
     return int(given)
 
 

@@ -116,6 +116,6 @@ class DemosConfig:
     weight: float = 1.0
     """Weight of the large-margin loss on them (DQfD, Hester et al. 2018)."""
     margin: float = 0.8
-    """How far the demonstrated action has to be above all others."""
+    """How far the demonstrated action must exceed all others."""
     pretrain: int = 0
     """Updates on demonstrations alone before the first env step [updates]."""

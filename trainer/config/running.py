@@ -55,7 +55,7 @@ class CheckpointConfig:
     keep: int = 2
     """Checkpoints kept, the newest ones [count]."""
     failures: int = 3
-    """This many failed saves in a row end the run; until then it goes on with the previous checkpoint and tries again
+    """This many failed saves in a row end the run; until then it continues with the previous checkpoint and tries again
     at the next save [count]."""
     replay: bool = True
     """Store the replay memory as well; without it a resumed run refills it first."""

@@ -72,11 +72,11 @@ class Evidence:
 def gather(run: Path) -> Evidence:
     """Return what a run folder holds. Raises ValueError, in one line, if it is not one."""
     if not run.is_dir():
-        raise ValueError(f"doctor {run}: no such folder; name a run folder, as printed when the run began")
+        raise ValueError(f"doctor {run}: no such folder; name a run folder, as printed at the start of the run")
     found = lives(run)
     marker = run / "status.json"
     if not (found or marker.is_file() or (run / "config.json").is_file()):
-        raise ValueError(f"doctor {run}: it holds no run; name a run folder, as printed when the run began")
+        raise ValueError(f"doctor {run}: it contains no run; name a run folder, as printed at the start of the run")
     number, folder = found[-1] if found else (0, run)
     ranks = sorted({int(match[1]) for path in folder.glob("rank-*") if (match := re.match(r"rank-(\d+)\.", path.name))})
     return Evidence(

@@ -17,7 +17,7 @@ _SCARCE = 0.05  # share of the memory; less free than that counts as none
 _FRAME = re.compile(r'File "([^"]+)", line (\d+),? in (\S+)')
 _PHASES = {
     "start": "building the run",
-    "other": "what lies between the parts of a step",
+    "other": "the time between the parts of a step",
     "act": "choosing actions",
     "env": "stepping its environments",
     "learn": "learning",
@@ -65,7 +65,7 @@ def verdict(evidence: Evidence, stored: Stored) -> Verdict:
     lines += [_pace(cause.box), _advice(cause), _kept(evidence, stored)]
     if running:
         there = _ranks([box.rank for box in running])
-        lines.append(f"Still there: {there}, until their launcher ends them.")
+        lines.append(f"Still running: {there}, until the launcher ends them.")
     text = " ".join(line for line in lines if line)
     return Verdict("died", text, go_on if stored.step is not None and not running else "")
 
@@ -75,7 +75,7 @@ def _over(evidence: Evidence, state: str, stored: Stored, go_on: str) -> Verdict
     text = f"Run {evidence.run.name} finished {steps}: nothing went wrong at its end."
     if state == "stopped":
         by = evidence.status.get("signal")
-        text = f"Run {evidence.run.name} was asked to stop by {by}, saved {steps}, and left in peace."
+        text = f"Run {evidence.run.name} was asked to stop by {by}, saved {steps}, and exited cleanly."
         text += f" {_kept(evidence, stored)}"
     if evidence.boxes and (cause := first_cause(evidence.boxes)) is not None:
         kept = f"life {evidence.life}"
@@ -87,18 +87,18 @@ def _without_boxes(evidence: Evidence, state: str, stored: Stored, go_on: str) -
     name, told = evidence.run.name, str(evidence.status.get("cause") or evidence.cause)
     go_on = go_on if stored.step is not None else ""
     if state == "failed" or told:
-        text = f"Run {name} failed, and left no black boxes to ask: {told or 'its cause was not told'}."
+        text = f"Run {name} failed, and left no black boxes to examine: {told or 'the cause is unknown'}."
     elif state:
-        text = f"Run {name} says of itself that it is {state}, but left no black boxes by which to tell."
+        text = f"Run {name} reports that it is {state}, but left no black boxes to confirm it."
     else:
-        text = f"Run {name} never began: there is a config and no more."
+        text = f"Run {name} never started: it has a config and nothing else."
     return Verdict("died" if state == "failed" else "unknown", f"{text} {_kept(evidence, stored)}".strip(), go_on)
 
 
 def _running(evidence: Evidence, stored: Stored) -> str:
     slowest = max(evidence.boxes, key=lambda box: float(box.last.get("still", 0.0)))
     heard = max(time.time() - box.at for box in evidence.boxes)
-    text = f"{_opening(evidence, None)} All of its ranks were heard of within the last {max(heard, 1.0):.0f} s."
+    text = f"{_opening(evidence, None)} All of its ranks were heard from within the last {max(heard, 1.0):.0f} s."
     if (still := float(slowest.last.get("still", 0.0))) > 5 * EVERY:
         text += f" Rank {slowest.rank} has been in {_doing(slowest)} for {still:.0f} s."
     return " ".join(part for part in (text, _pace(slowest), _kept(evidence, stored)) if part)
@@ -111,10 +111,10 @@ def _opening(evidence: Evidence, cause: Cause | None) -> str:
     of = f" ({done:,} of {total:,} env steps)" if total and done else ""
     env = evidence.config.get("env", {}).get("id", "")
     what = f" ({evidence.config.get('preset')} on {env}, {ranks} rank(s))" if evidence.config else f" ({ranks} rank(s))"
-    life = f" in its life {evidence.life}" if evidence.life > 1 else ""
+    life = f" in life {evidence.life}" if evidence.life > 1 else ""
     if cause is None:
         return f"Run {evidence.run.name}{what} is running{life}: step {step or 0:,}{of}."
-    where = f"at step {step:,}{of}" if step else "before its first step was whole"
+    where = f"at step {step:,}{of}" if step else "before completing its first step"
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(cause.teller.at))
     return f"Run {evidence.run.name}{what} died{life} {where}, on {when}."
 
@@ -132,17 +132,17 @@ def _first(evidence: Evidence, cause: Cause) -> str:
     said: dict[str, Callable[[], str]] = {
         "signal": lambda: f"{rank} died first, {place}, of a fatal signal: {words}{_at(box.crash)}",
         "failed": lambda: f"{rank} failed first, {place}: {words}{_at(_frames(box))}",
-        "agreed": lambda: f"all ranks found the same and stopped together: {words}",
-        "hung": lambda: f"{rank} hung and was ended for it: {words}",
+        "agreed": lambda: f"all ranks found the same problem and stopped together: {words}",
+        "hung": lambda: f"{rank} hung and was terminated: {words}",
         "orphaned": lambda: f"{rank} lost its launcher, which was killed or died: {words}",
         "interrupted": lambda: f"{rank} was interrupted a second time (Ctrl-C) {place}, and nothing was saved",
         "vanished": lambda: (
-            f"{rank} vanished first, {place}, without a word: it was killed from outside (SIGKILL), "
-            "perhaps for want of memory, or left by itself"
+            f"{rank} vanished first, {place}, without a message: it was killed from outside (SIGKILL), "
+            "perhaps because memory ran out, or exited on its own"
         ),
         "together": lambda: (
-            "all ranks vanished at once, without a word: the machine went down, or the scheduler or "
-            "somebody killed the whole run (SIGKILL)"
+            "all ranks vanished at once, without a message: the machine went down, or the scheduler or "
+            "someone killed the whole run (SIGKILL)"
         ),
         "asked": lambda: f"{rank} was asked to stop ({words}), and was killed before it had saved, {place}",
         "peer": lambda: f"{rank} lost a rank that left no box here, {place}: {words}",
@@ -163,7 +163,7 @@ def _others(evidence: Evidence, cause: Cause) -> str:
     for doing, boxes in groups.items():
         verb, step = "was" if len(boxes) == 1 else "were", max((box.step or 0) for box in boxes)
         waited = max(float((box.last.get("exchange") or {}).get("for", 0.0)) for box in boxes)
-        words = f"{_ranks([box.rank for box in boxes])} {verb} in {doing}{f', behind step {step:,}' if step else ''}"
+        words = f"{_ranks([box.rank for box in boxes])} {verb} in {doing}{f', after step {step:,}' if step else ''}"
         told.append(f"{words}, for {waited:.1f} s" if waited >= EVERY else words)
     return f"Meanwhile {'; '.join(told)}." if told else ""
 
@@ -182,26 +182,26 @@ def _memory(evidence: Evidence, cause: Cause) -> str:
     held = f"It held {human(float(last.get('resident', 0)))}, and {human(float(free))} of the {human(float(total))}"
     text = f"{held} that {where} were free."
     if before is not None and known and (kills := max(known) - before) > 0:
-        return f"{text} Meanwhile the kernel ended {kills} process(es) here for want of memory: likely this one."
-    return f"{text} That is hardly anything: likely it was memory." if free < _SCARCE * total else text
+        return f"{text} Meanwhile the kernel killed {kills} process(es) here because memory ran out: likely this one."
+    return f"{text} That is almost nothing: it probably ran out of memory." if free < _SCARCE * total else text
 
 
 def _advice(cause: Cause) -> str:
     spans = cause.box.phase.split("/")
     if cause.kind == "signal" and "env" in spans:
-        return "With --env.backend async an environment that crashes begins anew, and the rank lives on."
+        return "With --env.backend async an environment that crashes is restarted, and the rank survives."
     if cause.kind == "asked":
         return "Let the warning come earlier, or make steps and saves shorter."
     if cause.kind == "hung":
-        return "The stack of each of its threads shows where it stood."
+        return "The stack of each of its threads shows where it was stuck."
     return ""
 
 
 def _kept(evidence: Evidence, stored: Stored) -> str:
     trouble = f"; {stored.trouble}" if stored.trouble else ""
     if stored.step is None:
-        return f"There is no checkpoint to go on from{trouble}."
-    return f"The newest good checkpoint is of step {stored.step:,} ({stored.env_steps:,} env steps){trouble}."
+        return f"There is no checkpoint to resume from{trouble}."
+    return f"The newest good checkpoint is from step {stored.step:,} ({stored.env_steps:,} env steps){trouble}."
 
 
 def _pace(box: Box) -> str:

@@ -140,7 +140,7 @@ def take_limit(kwargs: dict[str, Any], default: int | None) -> int | None:
     """
     limit = kwargs.pop("max_episode_steps", default)
     if limit is not None and (not isinstance(limit, int) or limit < 1):
-        raise ValueError(f"max_episode_steps {limit}: a number of steps is needed, 1 or more")
+        raise ValueError(f"max_episode_steps {limit}: must be a number of steps, 1 or more")
     return limit
 
 

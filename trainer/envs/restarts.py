@@ -26,6 +26,6 @@ class Restarts:
             lines = [line.strip() for line in cause.splitlines() if line.strip()]
             what = ": ".join(dict.fromkeys((lines[0], lines[-1])))
             said = (
-                f"lockstep: {what}; it began anew, and its episode counts as cut ({self.count} of {self.limit} borne)"
+                f"lockstep: {what}; it was restarted and its episode truncated ({self.count} of {self.limit} allowed)"
             )
             print(said, file=sys.stderr, flush=True)

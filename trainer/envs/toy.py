@@ -154,7 +154,7 @@ def _take_length(kwargs: dict[str, Any]) -> int:
     """Pop the number of states of a chain from its kwargs. Raises ValueError if it is not one."""
     length = kwargs.pop("length", 8)
     if type(length) is not int or length < 2:
-        raise ValueError(f"length {length}: a number of states is needed, 2 or more")
+        raise ValueError(f"length {length}: must be a number of states, 2 or more")
     return length
 
 
@@ -217,7 +217,7 @@ class ToyBackend:
 
     def _shape(self, image: object) -> tuple[int, ...]:
         if not isinstance(image, bool):
-            raise ValueError(f"image {image}: true or false is needed")
+            raise ValueError(f"image {image}: must be true or false")
         if not image:
             return (self._game.obs_size,)
         rows, columns = self._game.picture().shape

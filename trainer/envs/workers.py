@@ -157,7 +157,7 @@ def _replace(env: Vector, i: int, cause: str, again: Again, timeout: float) -> R
         _await(parent, timeout)
         _receive(env, parent)
     except (EOFError, ConnectionError, TimeoutError):
-        raise EnvError(f"{cause}; and so did the one in its place") from None
+        raise EnvError(f"{cause}, and so did its replacement") from None
     return None, 0.0, False, True, {"final_obs": last, "final_info": {FAILURE: cause}}
 
 

@@ -38,7 +38,7 @@ class JsonlSink:
             self._drop_file(cut=True)
             if not self._warned:
                 self._warned = True
-                self._warn(f"Cannot write {self._path}: {error}. Training goes on; every row tries again.")
+                self._warn(f"Cannot write {self._path}: {error}. Training continues; every row tries again.")
 
     def close(self) -> None:
         """Close the file; a later row would open it again."""

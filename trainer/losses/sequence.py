@@ -65,7 +65,7 @@ def burned(module: nn.Module, batch: Sequences, given: Given, burn_in: int) -> T
     if burn_in == 0:
         return batch.state
     state = unroll(module, batch, slice(burn_in), given).state
-    assert state is not None, "a recurrent network"
+    assert state is not None, "needs a recurrent network"
     warm = batch.warm.view(-1, *(1 for _ in state.shape[1:]))
     return torch.where(warm, state, batch.state.to(state.dtype))
 

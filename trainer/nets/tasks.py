@@ -18,7 +18,7 @@ class TaskHead(nn.Module):
     differ from the beginning: starting from the identity, the gradients of tasks that contradict each other cancel,
     and the tasks separate slowly. Works with every head: head is (features, given) -> QOut for A actions.
     actions: how many actions each task has. The head's outputs beyond those are not used: each is replaced by that of
-    action a modulo their number, so that maxima and means over actions are true ones.
+    action a modulo their number, as `Padded` plays it: maxima and expectations over A actions are those of its policy.
     only: the task to assume where none is given, for a network used outside its run.
     """
 
@@ -38,7 +38,7 @@ class TaskHead(nn.Module):
         """Map features [B, F] of the tasks given.task [B] to QOut."""
         task = given.task
         if task is None:
-            assert self.only is not None, "a network of several tasks has to be told which one"
+            assert self.only is not None, "a multi-task network needs the task"
             task = torch.full_like(x[:, 0], self.only, dtype=torch.int64)
         out: QOut = self.head(x * (1 + F.embedding(task, self.scale)) + F.embedding(task, self.shift), given)
         if self.alike:

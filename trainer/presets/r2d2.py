@@ -23,7 +23,7 @@ def r2d2(game: str = "Breakout") -> Config:
     """Atari R2D2 (Kapturowski et al. 2019): LSTM 512, sequences of 80 after a burn-in of 40, a ladder of 256 epsilons.
 
     The paper's actors and learner run separately, for 10 billion frames at some 13,000 transitions per update (each is
-    learned from 0.4 times). Here, in one loop for 200M frames, an update takes 1,280 transitions, each learned from 4
+    learned from 0.4 times). Here, in one loop for 200M frames: an update per 1,280 transitions, each learned from 4
     times. The replay holds 1M transitions, not 4M. Gradients are clipped as in Ape-X (Horgan et al. 2018).
     """
     return replace(

@@ -46,7 +46,7 @@ class Sampler(Stateful, Protocol):
 class ReplayMemory:
     """Transitions in, batches out.
 
-    updates: number of gradient steps at a step, from the step alone; batch_size: of this rank;
+    updates: gradient steps due at a step, from the step alone; batch_size: of this rank;
     dtype: precision of returns and discounts; device: where batches go; future: steps of `Batch.future`;
     task: [N] which task each lane belongs to, in multi-task training; heads: which heads of an ensemble learn from
     what; next_action: whether batches hold the action taken in next_obs; the ring's horizon must then be n + 1.

@@ -151,7 +151,7 @@ class Ring:
         """Return what came to life and what died since the cursors were `mature` and `tail`, an `add` or `cut` ago.
 
         mature, tail: [N]. Returns flat indices [n + 2, N] and whether it happened [n + 2, N] bool: the first n rows
-        are transitions coming to life, the last two are dying ones. None does both at once.
+        are for transitions coming to life, the last two for dying ones. None does both at once.
         """
         number = torch.cat((mature + self._window, tail + self._two))
         upto = torch.cat((self.mature.expand(self.horizon, -1), self.tail.expand(2, -1)))

@@ -41,7 +41,7 @@ class RolloutMemory:
 
     values: max_a Q(obs, a) of the online network, (obs [B, *], task [B] or None) -> [B], on the learner's device;
     generators: one random stream per shard, in the order of the shards' lanes, on the storage's device; updates:
-    number of gradient steps at a step, from the step alone; batch_size: of this rank, drawn equally from every shard;
+    gradient steps due at a step, from the step alone; batch_size: of this rank, drawn equally from every shard;
     resets: whether rows may be resets (NEXT_STEP autoreset), which are not transitions: batches then have a mask, and
     keep their shapes; task: [N] which task each lane belongs to, in multi-task training, on the storage's device.
     """
@@ -93,7 +93,7 @@ class RolloutMemory:
 
     def add(self, timestep: Timestep, choice: Choice, next_timestep: Timestep) -> None:
         """Store what happened between two timesteps."""
-        assert self.filled < self.steps, "a complete rollout was not learned from"
+        assert self.filled < self.steps, "the previous rollout was never consumed"
         after, t = next_timestep, self.filled
         self.obs[:, t] = timestep.obs
         self.next_obs[:, t] = after.final_obs

@@ -60,7 +60,7 @@ class Segments:
         self._fields, self._room = dict(fields), room
         self._pending = torch.zeros(-(-self.rows // self.each), dtype=torch.bool)  # blocks waiting to be taken
         self._count = 0  # of them
-        self._steps = 0  # since then
+        self._steps = 0  # of the ring since
         self._safe = 0  # this many rows of each lane, from one before its cursor on, are free to be overwritten
         self._aside: dict[int, list[_Aside]] = {}  # by block
 
@@ -121,7 +121,7 @@ class Segments:
         """Return a copy of a wanted block, on the CPU; for one thread other than the ring's."""
         begin, end = self.bounds[block]
         with self._room.gate:
-            assert self._pending[block], "a block is taken once, if it was wanted"
+            assert self._pending[block], "block was not wanted or is already taken"
             copy = {name: values[begin:end].to("cpu", copy=True) for name, values in self._fields.items()}
             for aside in self._aside.pop(block, ()):
                 for name, value in aside.data.items():

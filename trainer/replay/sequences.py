@@ -22,7 +22,7 @@ class SequenceMemory:
 
     Each shard contributes equally many sequences to a batch, sequence i with probability p_i / sum(p), p = (priority +
     eps)^alpha, stratified, as `PrioritizedSampler` does with transitions. generators: one stream per shard, in the
-    order of the lanes; shards: of the whole run; updates: number of gradient steps at a step, from the step alone;
+    order of the lanes; shards: of the whole run; updates: gradient steps due at a step, from the step alone;
     batch_size: sequences, of this rank; dtype: precision of returns and discounts; device: where batches go.
     """
 
@@ -57,7 +57,7 @@ class SequenceMemory:
 
     def add(self, timestep: Timestep, choice: Choice, next_timestep: Timestep) -> None:
         """Store what happened between two timesteps, and the state before it where a sequence begins."""
-        assert choice.state is not None, "a recurrent policy"
+        assert choice.state is not None, "needs a recurrent policy"
         now, after = self.ring.device, next_timestep
         happened, done = (~after.reset).to(now), (after.terminated | after.truncated).to(now)
         self.book.open(self.ring.head, choice.state.to(now), happened)

@@ -118,7 +118,7 @@ class Box:
             )
         except OSError as error:
             self._remove()
-            print(f"lockstep: no black box: {error}; training goes on without", file=sys.stderr, flush=True)
+            print(f"lockstep: no black box: {error}; training continues without one", file=sys.stderr, flush=True)
             return
         self._open = True
         faulthandler.enable(self._fatal)

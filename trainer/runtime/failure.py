@@ -29,7 +29,7 @@ _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 _telling_launcher = threading.Lock()
 LastWords = Callable[[str, str, BaseException | None], None]
 """(kind of end, cause, what was raised): called once a process knows that it will end, in any thread."""
-_PEER_WORDS = ("gloo", "NCCL", "losed by peer", "did not come to an exchange")
+_PEER_WORDS = ("gloo", "NCCL", "losed by peer", "did not join an exchange")
 
 
 def _nothing(kind: str, cause: str, error: BaseException | None) -> None:
@@ -85,7 +85,7 @@ class FailureWatch:
             if cause and not self._stop.wait(_GRACE):
                 self.last_words("peer", cause, None)
                 if not cause.startswith(f"rank {self.rank}:"):
-                    print(f"lockstep: rank {self.rank} stops, because of {cause}", file=sys.stderr, flush=True)
+                    print(f"lockstep: rank {self.rank} stops because of {cause}", file=sys.stderr, flush=True)
                 os._exit(EXIT_FAILED)
 
 

@@ -134,9 +134,9 @@ class Faults:
         elif fault.action == "sleep":
             time.sleep(_LONG)
         elif fault.action == "raise":
-            raise FaultInjected(f"asked for by LOCKSTEP_FAULT={fault}")
+            raise FaultInjected(f"requested by LOCKSTEP_FAULT={fault}")
         elif fault.action in ERRORS:
-            raise OSError(ERRORS[fault.action], f"asked for by LOCKSTEP_FAULT={fault}")
+            raise OSError(ERRORS[fault.action], f"requested by LOCKSTEP_FAULT={fault}")
         elif fault.action == "flip" and self.weights is not None:
             flip_bit(self.weights, fault.step)
 

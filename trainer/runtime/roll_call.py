@@ -66,15 +66,15 @@ def _difference(rank: int, theirs: Mapping[str, Any], mine: Mapping[str, Any]) -
     for name in {**mine, **theirs}:
         one, other = theirs.get(name, "nothing"), mine.get(name, "nothing")
         if one != other:
-            remedy = "start all ranks by the same command, from one checkout"
-            return f"rank {rank} has {name} {one}, rank 0 {other}: {remedy}"
+            remedy = "start all ranks with the same command, from one checkout"
+            return f"rank {rank} has {name} {one}, rank 0 has {other}; {remedy}"
     return ""
 
 
 def _wait_for(store: Any, key: str, who: str, until: float) -> bytes:
     while not store.check([key]):
         if time.monotonic() > until:
-            raise TimeoutError(f"{who} did not come within --runtime.timeout: is it there, and does it hang?")
+            raise TimeoutError(f"{who} did not arrive within --runtime.timeout: check that it runs and does not hang")
         time.sleep(_POLL)
     store.wait([key], timedelta(seconds=10))
     found: bytes = store.get(key)

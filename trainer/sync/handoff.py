@@ -54,7 +54,7 @@ class Handoff:
     def norm(self, part: Tensor) -> Tensor:
         """Return the norm of the vector spread over the stages, []; record which stages saw another loss."""
         norm: Tensor = torch.linalg.vector_norm(part)
-        assert self._seen is not None, "behind a backward pass"
+        assert self._seen is not None, "only after a backward pass"
         norms, sums, sizes = self.wire.gather(torch.cat((norm[None], self._seen.to(norm.dtype)))).unbind(1)
         alike = (sums - sums[-1]).abs() <= ALIKE * sizes[-1]
         other = ~(alike | (sums.isnan() & sums[-1].isnan()))

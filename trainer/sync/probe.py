@@ -98,7 +98,7 @@ def _measure(rank: int, way: Way, store: Path) -> Met:
         if way == "shared memory":
             memory = share(LARGE, _LIMIT)
             if memory is None:
-                return Met(problem="the ranks cannot have memory together")
+                return Met(problem="the ranks cannot share memory")
             exchange = memory.sum_
         took = {size: _time(exchange, torch.zeros(size // 4, device=device), _TIMES[size]) for size in (SMALL, LARGE)}
     finally:

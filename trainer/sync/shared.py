@@ -139,14 +139,14 @@ class SharedMemory:
             elif waited < self.timeout:
                 self._nap(min(_NAPS * waited, 0.05), other)
             else:
-                raise RuntimeError(f"rank {other} did not come to an exchange within {self.timeout:g} s")
+                raise RuntimeError(f"rank {other} did not join an exchange within {self.timeout:g} s")
 
     def _nap(self, seconds: float, other: int) -> None:
         """Sleep. Raises RuntimeError as soon as the process of the awaited rank has ended without coming."""
         if seconds < _LONG_NAP or other not in self._ends:
             time.sleep(seconds)
         elif self._ends[other].poll(1e3 * seconds) and self._marks[other] < self._turn:
-            raise RuntimeError(f"rank {other} did not come to an exchange: its process has ended")
+            raise RuntimeError(f"rank {other} did not join an exchange: its process has ended")
 
 
 def share(capacity: int, timeout: float, group: dist.ProcessGroup | None = None) -> SharedMemory | None:

@@ -1,4 +1,4 @@
-"""Put on PYTHONPATH by a row of the table: the wall clock jumps by a day every second, forth and back."""
+"""Put on PYTHONPATH by a row of the table: the wall clock jumps by a day every second, back and forth."""
 
 import itertools
 import time

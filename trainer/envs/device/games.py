@@ -57,7 +57,7 @@ def _flag(kwargs: dict[str, Any], name: str, default: bool) -> bool:
     """Pop a bool from kwargs. Raises ValueError if it is not one."""
     value = kwargs.pop(name, default)
     if not isinstance(value, bool):
-        raise ValueError(f"{name} {value}: true or false is needed")
+        raise ValueError(f"{name} {value}: must be true or false")
     return value
 
 
@@ -65,5 +65,5 @@ def _number(kwargs: dict[str, Any], name: str, default: float) -> float:
     """Pop a number from kwargs. Raises ValueError if it is not one."""
     value = kwargs.pop(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name} {value}: a number is needed")
+        raise ValueError(f"{name} {value}: must be a number")
     return float(value)

@@ -106,7 +106,7 @@ class Service:
             self._alive.discard(worker)
             self.ages.forget(worker)
             self._changed.notify_all()
-        said = f"lockstep: the parameter server on rank {self.rank} goes on without rank {worker}: {why}"
+        said = f"lockstep: the parameter server on rank {self.rank} continues without rank {worker}: {why}"
         print(said, file=sys.stderr, flush=True)
 
     def drain(self) -> Counter[int]:
