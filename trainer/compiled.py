@@ -141,7 +141,8 @@ class CompiledGradient:
             if weighed:
                 mine = measured(filled.probability, out)
                 each = weighted(loss.detach(), filled.probability, beta, mine[0], mine[2].clamp(min=1))
-            gradient.copy_(torch.autograd.grad(loss, leaf, spoiled(each, loss))[0])
+            # like grad(loss, leaf, weights), which would make torch import sympy at every start
+            gradient.copy_(torch.autograd.grad(torch.dot(loss, spoiled(each, loss)), leaf)[0])
             told_of = [per_term(out), out.priority, mine, *out.metrics.values()]
             return [*told_of, *(value.flatten() for value in moved.values())]
 

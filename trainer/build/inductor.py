@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from trainer.build.compiler_cache import with_rebuilt_libraries
+from trainer.build.graph_store import GraphStore
 from trainer.build.narrow import narrow_products
 from trainer.types import Function
 
@@ -22,7 +22,8 @@ def compile_function(
     tried: run it once, on these; vectors: use SIMD on a CPU.
 
     It is traced by torch.fx, not by Dynamo, whose guards a pure function of tensors does not need: they would cost a
-    quarter of a small update. On a CPU the code between kernels is C++ as well.
+    quarter of a small update. On a CPU the code between kernels is C++ as well, and a later start that asks for the
+    same graph gets it without the compiler.
     """
     assert len({id(tensor) for tensor in example}) == len(example), "a tracer would take two of them for one"
     options = {
@@ -30,15 +31,11 @@ def compile_function(
         "optimize_scatter_upon_const_tensor": False,  # it rounds the constant to single precision
         **({} if vectors else {"cpp.simdlen": 1}),
     }
-
-    def compile() -> Function:
-        trace = make_fx(function, narrow_products(), tracing_mode="fake", _allow_non_fake_inputs=True)
-        compiled = _inductor(trace(*example), example, options)
-        if tried:
-            compiled(*example)
-        return compiled
-
-    return with_rebuilt_libraries(compile)
+    store = GraphStore(function, example, options)
+    compiled = store.load() or with_rebuilt_libraries(lambda: _compile(function, example, options, store))
+    if tried:
+        compiled(*example)
+    return compiled
 
 
 def compile_step(function: Function, example: Sequence[Tensor]) -> Function:
@@ -46,14 +43,17 @@ def compile_step(function: Function, example: Sequence[Tensor]) -> Function:
     return compile_function(function, example, vectors=False)
 
 
-def _inductor(graph: fx.GraphModule, example: Sequence[Tensor], options: dict[str, Any]) -> Function:
-    """Return what Inductor makes of a graph of tensors, without the wrappers of AOTAutograd and Dynamo.
+def _compile(function: Function, example: Sequence[Tensor], options: dict[str, Any], store: GraphStore) -> Function:
+    """Trace a function and return what Inductor makes of it, without the wrappers of AOTAutograd and Dynamo.
 
     These cost 5 to 9 µs per call for aliases, subclasses and grad modes, which a graph without gradients does not need.
     They are dropped only on a CPU, and only if the inner graph takes and returns what the outer one does, one for one.
     """
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner  # takes two seconds
+    from torch.fx.experimental.proxy_tensor import make_fx
 
+    trace = make_fx(function, narrow_products(), tracing_mode="fake", _allow_non_fake_inputs=True)
+    graph = trace(*example)
     constants = _lift(graph)
     arguments = [*example, *constants]
     inner: list[Function] = []
@@ -70,6 +70,7 @@ def _inductor(graph: fx.GraphModule, example: Sequence[Tensor], options: dict[st
     if len(inner) != 1:
         return lambda *given: whole(*given, *constants)
     bare: Any = inner[0]
+    store.keep(bare, constants)
     return lambda *given: bare([*given, *constants])
 
 

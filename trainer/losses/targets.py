@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
 from trainer.types import Batch, Given, QOut, Rates
@@ -26,11 +26,12 @@ def next_choice(
     best = q.argmax(1)
     if target == "max":
         return best, None
-    chance = (1 - rates.epsilon) * F.one_hot(best, q.shape[1]).to(q.dtype) + rates.epsilon / q.shape[1]
+    actions = torch.arange(q.shape[1], device=q.device)  # compared with, since one_hot reads its argument on the host
+    chance = (1 - rates.epsilon) * (best[:, None] == actions).to(q.dtype) + rates.epsilon / q.shape[1]
     if target == "sarsa":
         assert batch.next_action is not None
         took = batch.next_action[:, None]
-        chance = chance.where(took < 0, F.one_hot(took.clamp(min=0).squeeze(1), q.shape[1]).to(q.dtype))
+        chance = chance.where(took < 0, (took == actions).to(q.dtype))
     return best, chance
 
 

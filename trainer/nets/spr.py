@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.nets.torsos import ImageTorso
@@ -45,7 +44,8 @@ class ForeseeingTorso(nn.Module):
 
     def imagine(self, latent: Tensor, action: Tensor) -> Tensor:
         """Map latents [B, c, h, w] and actions [B] to the latents one step later; an action is a plane of ones."""
-        planes = F.one_hot(action, self.num_actions).to(latent.dtype)[:, :, None, None]
+        took = action[:, None] == torch.arange(self.num_actions, device=action.device)  # one_hot reads it on the host
+        planes = took.to(latent.dtype)[:, :, None, None]
         return renormalize(self.transition(torch.cat((latent, planes.expand(-1, -1, *latent.shape[2:])), 1)))
 
     def project(self, latent: Tensor) -> Tensor:

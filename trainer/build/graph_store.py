@@ -1,0 +1,145 @@
+"""Compiled graphs of earlier starts, called without the compiler: its import takes 3 seconds and 120 MB.
+
+Inductor keeps what it compiled too, but finds it by a traced graph, and the tracer alone imports most of the
+compiler. Here a graph is found by its fingerprint.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import importlib.util
+import inspect
+import marshal
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from types import CellType, FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.build import narrow
+from trainer.build.fingerprint import Fingerprint, fingerprint, value_of
+from trainer.types import Function
+
+_ENTRY = "inductor_entry"
+
+
+class GraphStore:
+    """The place of one function's graph, for tensors like those of `example`, with these options of the compiler."""
+
+    def __init__(self, function: Function, example: Sequence[Tensor], options: dict[str, Any]) -> None:
+        self.found: Fingerprint | None = None
+        if any(tensor.device.type != "cpu" for tensor in example):
+            return
+        try:
+            self.found = fingerprint(function, example)
+            key = repr((self.found.digest, sorted(options.items()), _surroundings()))
+            self.path = _folder() / hashlib.sha256(key.encode()).hexdigest()
+        except Exception:  # whatever it raises on zeros: then it is compiled at every start
+            self.found = None
+
+    def load(self) -> Function | None:
+        """Return the graph that an earlier start kept, None if there is none that can be loaded."""
+        if self.found is None:
+            return None
+        try:
+            size, code, order = marshal.loads(self.path.with_suffix(".call").read_bytes())
+            library = self.path.with_suffix(".so")
+            if library.stat().st_size != size:
+                return None
+            call: Any = FunctionType(code, {"torch": torch}, "call", None, (CellType(_entry(library)),))
+        except (OSError, ValueError, TypeError, EOFError, ImportError, AttributeError):
+            return None
+        constants = [self.found.constants[number] for number in order]
+        return lambda *given: call([*given, *constants])
+
+    def keep(self, call: Any, constants: Sequence[Tensor]) -> None:
+        """Keep a graph for later starts, if all of it is one library and a function that calls it.
+
+        call: what Inductor made, which takes a list; constants: the tensors that it takes after the arguments.
+        """
+        if self.found is None or not inspect.isfunction(call) or call.__code__.co_freevars != ("f",):
+            return
+        entry = inspect.getclosurevars(call).nonlocals["f"]
+        numbers = {value_of(tensor): number for number, tensor in enumerate(self.found.constants)}
+        needed = [numbers.get(value_of(tensor)) for tensor in constants]
+        if inspect.getclosurevars(call).globals != {"torch": torch} or None in needed:
+            return
+        library = Path(entry.__self__.__file__)
+        told = library.stat().st_size, call.__code__, needed
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self.path.parent) as folder:
+                shutil.copyfile(library, Path(folder, "library"))
+                Path(folder, "call").write_bytes(marshal.dumps(told))
+                Path(folder, "library").replace(self.path.with_suffix(".so"))
+                Path(folder, "call").replace(self.path.with_suffix(".call"))
+        except OSError:  # a full disk, a folder of somebody else: the next start compiles again
+            return
+
+
+def _entry(library: Path) -> Any:
+    """Return the function in a library of Inductor's."""
+    pointer = torch._C._dynamo.guards._torchinductor_pyobject_tensor_data_ptr  # type: ignore[attr-defined]
+    os.environ["_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR"] = str(pointer)  # it reads this when loaded
+    name = f"{library.stem}.{_ENTRY}_cpp"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, library)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{library} is no library")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        sys.modules[name] = module
+    return getattr(sys.modules[name], f"{_ENTRY}_cpp")
+
+
+def _surroundings() -> list[object]:
+    """Return what else the code depends on: versions, the processor, settings that the compiler looks at."""
+    return [
+        torch.__version__,
+        torch.version.git_version,
+        sys.version,
+        _processor(),
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_float32_matmul_precision(),
+        sorted((key, value) for key, value in os.environ.items() if _matters(key)),
+        _own_code(),
+    ]
+
+
+def _matters(variable: str) -> bool:
+    return variable == "CXX" or (variable.startswith("TORCHINDUCTOR_") and variable != "TORCHINDUCTOR_CACHE_DIR")
+
+
+@cache
+def _processor() -> str:
+    """Return what tells processors with other instructions apart: code is compiled for the one it was made on."""
+    try:
+        about = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+    except OSError:
+        return platform.processor()
+    return "".join(line for line in about.splitlines() if line.startswith(("model name", "flags", "Features")))
+
+
+@cache
+def _own_code() -> str:
+    """Return a digest of the code that turns a function into what Inductor is given."""
+    files = [Path(narrow.__file__).with_name(name) for name in ("inductor.py", "narrow.py")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _folder() -> Path:
+    """Return the folder of kept graphs, in that of the compiler's cache."""
+    user = re.sub(r'[\\/:*?"<>|]', "_", getpass.getuser())
+    default = Path(tempfile.gettempdir(), f"torchinductor_{user}")
+    return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or default) / "lockstep"
