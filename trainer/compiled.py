@@ -66,6 +66,8 @@ class CompiledGradient:
         # changed by the forward pass itself, not by gradients: power iteration
         self._moved = [(name, begin, end) for name, begin, end in online.names if name not in trained]
         self._rates, self._at = _on_device(Rates(), online), Rates()
+        # a gradient for each parameter saves a concatenation; code for a GPU wants arguments aligned
+        self._gradients = list(views(online, online.grad, "").values()) if _on_cpu(online) else [online.grad]
         self._graphs: dict[Any, Graph | None] = {}
 
     def __call__(self, batch: Batch | Sequences, rates: Rates) -> Found | None:
@@ -84,13 +86,13 @@ class CompiledGradient:
         return self._graph(batch, tensors(batch))
 
     def _graph(self, batch: Batch | Sequences, fields: Sequence[Tensor | None]) -> Graph | None:
-        shape = len(batch.obs), tuple([field if field is None else field.stride() for field in fields])
+        shape = batch.obs.size(0), tuple([field if field is None else field.stride() for field in fields])
         if shape not in self._graphs:
             self._graphs[shape] = self._make(batch)
         return self._graphs[shape]
 
     def _buffers(self) -> list[Tensor]:
-        return [self.online.data.data, self.target.data.data, self.online.grad, self._rates]
+        return [self.online.data.data, self.target.data.data, self._rates, *self._gradients]
 
     def _found(self, graph: Graph, out: Sequence[Tensor], beta: float) -> Found:
         """Unpack the results of a graph; if sample weights depend on all ranks, exchange with them."""
@@ -113,7 +115,10 @@ class CompiledGradient:
             function = self._pure(batch, asked, weighed)
             # distinct for the tracer if a batch holds one tensor twice: in a rollout's, next_obs is obs
             given = [field.detach() for field in tensors(batch) if field is not None]
-            run = self.compiler(function, [*self._buffers(), *map(self.tape.blank, asked), *given])
+            weights, target_weights, rates, *gradients = self._buffers()
+            apart = map(torch.zeros_like, gradients)  # shown as views of one buffer, they would be made one again
+            drawn = map(self.tape.blank, asked)
+            run = self.compiler(function, [weights, target_weights, rates, *apart, *drawn, *given])
         except Exception as error:  # whatever a tracer or a C++ compiler may raise
             self.refused(error)
             return None
@@ -123,15 +128,15 @@ class CompiledGradient:
         """Return the update for batches like this one, up to its gradient, as a pure function of tensors."""
         whole = _Whole(self.net, self.target_net, self.loss)
 
-        def differentiate(
-            weights: Tensor, target_weights: Tensor, gradient: Tensor, rates: Tensor, *rest: Tensor
-        ) -> list[Tensor]:
-            drawn, given = rest[: len(asked)], iter(rest[len(asked) :])
+        count = len(self._gradients)
+
+        def differentiate(weights: Tensor, target_weights: Tensor, rates: Tensor, *rest: Tensor) -> list[Tensor]:
+            gradients, drawn, given = rest[:count], rest[count:][: len(asked)], iter(rest[count + len(asked) :])
             filled = batch.map(lambda field: next(given))
             epsilon, beta, teaching = rates.unbind()
             told: Any = (0.0, epsilon, beta, teaching)
-            leaf = weights.detach().requires_grad_()
-            parameters = views(self.online, leaf, "net.")
+            parameters = views(self.online, weights.detach(), "net.")
+            leaves = [part.requires_grad_() for part in parameters.values()]
             moved = {f"net.{name}": parameters[f"net.{name}"].detach().clone() for name, _, _ in self._moved}
             parameters |= moved | views(self.target, target_weights, "target_net.")
             with torch.enable_grad(), self.tape.playing(asked, drawn):
@@ -141,8 +146,13 @@ class CompiledGradient:
             if weighed:
                 mine = measured(filled.probability, out)
                 each = weighted(loss.detach(), filled.probability, beta, mine[0], mine[2].clamp(min=1))
-            # like grad(loss, leaf, weights), which would make torch import sympy at every start
-            gradient.copy_(torch.autograd.grad(torch.dot(loss, spoiled(each, loss)), leaf)[0])
+            # like grad(loss, leaves, weights), which would make torch import sympy at every start
+            total = torch.dot(loss, spoiled(each, loss))
+            found = torch.autograd.grad(total, leaves, materialize_grads=True)
+            if not _on_cpu(self.online):
+                found = (torch.cat([part.flatten() for part in found]),)
+            for gradient, part in zip(gradients, found, strict=True):
+                gradient.copy_(part)
             told_of = [per_term(out), out.priority, mine, *out.metrics.values()]
             return [*told_of, *(value.flatten() for value in moved.values())]
 
@@ -182,6 +192,10 @@ def correction(mine: Tensor, everyone: Tensor, beta: float) -> Tensor:
     """
     share = everyone[:, 2].sum().clamp(min=1) / len(everyone)
     return (everyone[:, 0].amin() / mine[0]) ** beta * (mine[2].clamp(min=1) / share)
+
+
+def _on_cpu(flat: Flat) -> bool:
+    return flat.data.device.type == "cpu"
 
 
 def _on_device(rates: Rates, flat: Flat) -> Tensor:

@@ -56,7 +56,7 @@ class Learner:
         grad_norm = self.sync.step(self.max_grad_norm)
         self.updates += 1
         self._names = ("td_loss", "grad_norm", *found.metrics)
-        self._recent.append((found.loss, grad_norm.unsqueeze(0), *found.metrics.values()))  # averaged when read
+        self._recent.append((found.loss, grad_norm, *found.metrics.values()))  # averaged when read
         return UpdateOut(priority=found.priority, highest=found.highest)
 
     def _differentiate(self, batch: Batch | Sequences, rates: Rates) -> Found:
@@ -87,9 +87,10 @@ class Learner:
         """Read the metrics of the updates since the last drain; waits for the device."""
         if not self._recent:
             return {}
-        columns = torch.stack([torch.stack(column).mean(1) for column in zip(*self._recent, strict=True)]).tolist()
+        columns = [torch.stack(column).view(len(column), -1) for column in zip(*self._recent, strict=True)]
+        means = torch.stack([column.mean(1) for column in columns]).tolist()
         self._recent = []
-        return dict(zip(self._names, columns, strict=True))
+        return dict(zip(self._names, means, strict=True))
 
     def state_dict(self) -> State:
         return {"updates": self.updates}

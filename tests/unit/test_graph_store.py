@@ -91,7 +91,7 @@ def test_nor_one_made_elsewhere(folder: Path, no_compiler: None, monkeypatch: py
     elif what == "setting":
         monkeypatch.setitem(os.environ, "TORCHINDUCTOR_FREEZING", "1")
     else:
-        monkeypatch.setattr(graph_store, {"processor": "_processor", "code": "_own_code"}[what], lambda: "other")
+        monkeypatch.setattr(graph_store, {"processor": "processor", "code": "_own_code"}[what], lambda: "other")
     try:
         with pytest.raises(AssertionError, match="compiled"):
             compile_function(function, [torch.zeros(3)])

@@ -6,14 +6,10 @@ compiler. Here a graph is found by its fingerprint.
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import importlib.util
 import inspect
 import marshal
-import os
-import platform
-import re
 import shutil
 import sys
 import tempfile
@@ -26,11 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.build import narrow
 from trainer.build.fingerprint import Fingerprint, fingerprint, value_of
+from trainer.runtime.compiled_code import cache_folder, processor, settings, tell_library
 from trainer.types import Function
 
-_ENTRY = "inductor_entry"
+_ENTRY = "inductor_entry_cpp"
 
 
 class GraphStore:
@@ -43,7 +39,7 @@ class GraphStore:
         try:
             self.found = fingerprint(function, example)
             key = repr((self.found.digest, sorted(options.items()), _surroundings()))
-            self.path = _folder() / hashlib.sha256(key.encode()).hexdigest()
+            self.path = cache_folder() / hashlib.sha256(key.encode()).hexdigest()
         except Exception:  # whatever it raises on zeros: then it is compiled at every start
             self.found = None
 
@@ -89,17 +85,13 @@ class GraphStore:
 
 def _entry(library: Path) -> Any:
     """Return the function in a library of Inductor's."""
-    pointer = torch._C._dynamo.guards._torchinductor_pyobject_tensor_data_ptr  # type: ignore[attr-defined]
-    os.environ["_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR"] = str(pointer)  # it reads this when loaded
-    name = f"{library.stem}.{_ENTRY}_cpp"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, library)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"{library} is no library")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        sys.modules[name] = module
-    return getattr(sys.modules[name], f"{_ENTRY}_cpp")
+    tell_library(torch._C._dynamo.guards._torchinductor_pyobject_tensor_data_ptr)  # type: ignore[attr-defined]
+    spec = importlib.util.spec_from_file_location(f"{library.stem}.{_ENTRY}", library)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{library} is no library")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, _ENTRY)
 
 
 def _surroundings() -> list[object]:
@@ -108,38 +100,17 @@ def _surroundings() -> list[object]:
         torch.__version__,
         torch.version.git_version,
         sys.version,
-        _processor(),
+        processor(),
         torch.get_num_threads(),
         torch.are_deterministic_algorithms_enabled(),
         torch.get_float32_matmul_precision(),
-        sorted((key, value) for key, value in os.environ.items() if _matters(key)),
+        settings(),
         _own_code(),
     ]
-
-
-def _matters(variable: str) -> bool:
-    return variable == "CXX" or (variable.startswith("TORCHINDUCTOR_") and variable != "TORCHINDUCTOR_CACHE_DIR")
-
-
-@cache
-def _processor() -> str:
-    """Return what tells processors with other instructions apart: code is compiled for the one it was made on."""
-    try:
-        about = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
-    except OSError:
-        return platform.processor()
-    return "".join(line for line in about.splitlines() if line.startswith(("model name", "flags", "Features")))
 
 
 @cache
 def _own_code() -> str:
     """Return a digest of the code that turns a function into what Inductor is given."""
-    files = [Path(narrow.__file__).with_name(name) for name in ("inductor.py", "narrow.py")]
+    files = [Path(__file__).with_name(name) for name in ("inductor.py", "narrow.py")]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
-def _folder() -> Path:
-    """Return the folder of kept graphs, in that of the compiler's cache."""
-    user = re.sub(r'[\\/:*?"<>|]', "_", getpass.getuser())
-    default = Path(tempfile.gettempdir(), f"torchinductor_{user}")
-    return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or default) / "lockstep"

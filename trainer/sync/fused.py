@@ -35,6 +35,7 @@ class FusedOptimizer(ClippedOptimizer):
         self.max_norm = max_norm
         self._lr = 0.0
         self._run: Function | None = None
+        self._moments: State = {}
         (first, *others) = self.stretches
         formula = next((one for kind, one in FORMULAS.items() if isinstance(first._optimizer, kind)), None)
         if formula is None or others or first.level.every > 1:
@@ -62,10 +63,12 @@ class FusedOptimizer(ClippedOptimizer):
         if self._run is None or norm is not None or not (moments := self._optimizer.state.get(self._held)):
             return super().step(max_norm, norm)
         assert max_norm == self.max_norm
-        held = [moments[name] for name in self._names]
+        if moments is not self._moments:  # at first, and after a load
+            self._moments = moments
+            self._arguments = [self._held.data, self._grad, self._scalars, *(moments[name] for name in self._names)]
         number = moments["step"].item() + 1
         self._scalars_in[:] = self._formula.scalars(self._lr, number, self._optimizer.param_groups[0])
-        return self._run(self._held.data, self._grad, self._scalars, *held)[0]
+        return self._run(*self._arguments)[0]
 
 
 def graph(formula: Formula, names: Sequence[str], settings: dict[str, Any], max_norm: float) -> Function:
