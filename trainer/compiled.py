@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from trainer.learner import Found, measured, per_term, spoiled, tame, weighted
+from trainer.learner import Found, means, measured, names, spoiled, tame, weighted
 from trainer.tape import Ask, Tape
 from trainer.types import Batch, Compiler, Function, Loss, LossOut, Rates, Sequences, Sync
 
@@ -35,7 +35,7 @@ class Graph(NamedTuple):
 
     run: Function
     asked: list[Ask]
-    metrics: tuple[str, ...]
+    names: tuple[str, ...]  # of the means
     weighed: bool  # whether sample weights depend on the batches of all ranks
 
 
@@ -96,16 +96,15 @@ class CompiledGradient:
 
     def _found(self, graph: Graph, out: Sequence[Tensor], beta: float) -> Found:
         """Unpack the results of a graph; if sample weights depend on all ranks, exchange with them."""
-        loss, priority, mine, *rest = out
-        metrics = dict(zip(graph.metrics, rest, strict=False))
-        for (_, begin, end), value in zip(self._moved, rest[len(metrics) :], strict=True):
+        told, priority, mine, *moved = out
+        for (_, begin, end), value in zip(self._moved, moved, strict=True):
             self.online.data.data[begin:end].copy_(value)
         if not graph.weighed:
-            return Found(loss, priority, metrics, None)
+            return Found(graph.names, told, priority, None)
         everyone = self.sync.gather(mine)
         if len(everyone) > 1:
             self.online.grad.mul_(correction(mine, everyone, beta))
-        return Found(loss, priority, metrics, everyone[:, 1].amax())
+        return Found(graph.names, told, priority, everyone[:, 1].amax())
 
     def _make(self, batch: Batch | Sequences) -> Graph | None:
         try:
@@ -122,7 +121,7 @@ class CompiledGradient:
         except Exception as error:  # whatever a tracer or a C++ compiler may raise
             self.refused(error)
             return None
-        return Graph(run, asked, tuple(out.metrics), weighed)
+        return Graph(run, asked, names(out), weighed)
 
     def _pure(self, batch: Batch | Sequences, asked: Sequence[Ask], weighed: bool) -> Function:
         """Return the update for batches like this one, up to its gradient, as a pure function of tensors."""
@@ -153,8 +152,7 @@ class CompiledGradient:
                 found = (torch.cat([part.flatten() for part in found]),)
             for gradient, part in zip(gradients, found, strict=True):
                 gradient.copy_(part)
-            told_of = [per_term(out), out.priority, mine, *out.metrics.values()]
-            return [*told_of, *(value.flatten() for value in moved.values())]
+            return [means(out), out.priority, mine, *(value.flatten() for value in moved.values())]
 
         return differentiate
 

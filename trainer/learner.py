@@ -14,9 +14,9 @@ from trainer.types import Batch, Loss, LossOut, Rates, Sequences, State, Sync, U
 class Found(NamedTuple):
     """What differentiating the loss of a batch returns besides the gradient, which is in the buffer of `sync`."""
 
-    loss: Tensor  # [B] per term
+    names: tuple[str, ...]
+    means: Tensor  # [M] under these names
     priority: Tensor  # [B]
-    metrics: dict[str, Tensor]  # name -> [B]
     highest: Tensor | None  # [] largest priority over all ranks; None: not needed
 
 
@@ -45,7 +45,7 @@ class Learner:
         self.net, self.target_net, self.loss, self.sync = net, target_net, loss, sync
         self.max_grad_norm, self.compiled = max_grad_norm, compiled
         self.updates = 0
-        self._recent: list[tuple[Tensor, ...]] = []  # not yet read by `drain`, one entry per update
+        self._recent: list[tuple[Tensor, Tensor]] = []  # means, norm; not yet read by `drain`, one entry per update
         self._names: tuple[str, ...] = ()
         self._uniform: Tensor | None = None
 
@@ -55,8 +55,8 @@ class Learner:
         self.sync.set_lr(rates.lr)
         grad_norm = self.sync.step(self.max_grad_norm)
         self.updates += 1
-        self._names = ("td_loss", "grad_norm", *found.metrics)
-        self._recent.append((found.loss, grad_norm, *found.metrics.values()))  # averaged when read
+        self._names = found.names
+        self._recent.append((found.means, grad_norm))
         return UpdateOut(priority=found.priority, highest=found.highest)
 
     def _differentiate(self, batch: Batch | Sequences, rates: Rates) -> Found:
@@ -66,7 +66,7 @@ class Learner:
         self.sync.zero_grad()
         # like loss.backward(weights), which would make torch import sympy: half a second of every start
         torch.dot(out.loss, spoiled(weights, out.loss)).backward()  # type: ignore[no-untyped-call]
-        return Found(per_term(out), out.priority, out.metrics, highest)
+        return Found(names(out), means(out), out.priority, highest)
 
     def _weigh(self, probability: Tensor | None, out: LossOut, beta: float) -> tuple[Tensor, Tensor | None]:
         """Return the weight of each sample in the gradient, [B], and the largest priority over all ranks. A collective.
@@ -87,10 +87,9 @@ class Learner:
         """Read the metrics of the updates since the last drain; waits for the device."""
         if not self._recent:
             return {}
-        columns = [torch.stack(column).view(len(column), -1) for column in zip(*self._recent, strict=True)]
-        means = torch.stack([column.mean(1) for column in columns]).tolist()
+        found, norms = (torch.stack(column) for column in zip(*self._recent, strict=True))
         self._recent = []
-        return dict(zip(self._names, means, strict=True))
+        return {**dict(zip(self._names, found.t().tolist(), strict=True)), "grad_norm": norms.tolist()}
 
     def state_dict(self) -> State:
         return {"updates": self.updates}
@@ -125,6 +124,12 @@ def weighted(loss: Tensor, probability: Tensor | None, beta: Any, least: Tensor,
     return each.to(loss.dtype)
 
 
-def per_term(out: LossOut) -> Tensor:
-    """Return the loss per term, [B]."""
-    return out.loss.detach() if out.terms is None else out.loss.detach() / out.terms.clamp(min=1)
+def names(out: LossOut) -> tuple[str, ...]:
+    """Return the names of `means`."""
+    return ("td_loss", *out.metrics)
+
+
+def means(out: LossOut) -> Tensor:
+    """Return the means over the batch of the loss per term and of the metrics, [M]."""
+    loss = out.loss.detach() if out.terms is None else out.loss.detach() / out.terms.clamp(min=1)
+    return torch.stack([loss, *(metric.detach() for metric in out.metrics.values())]).mean(1)
