@@ -19,6 +19,7 @@ from teachers import fill
 from torch import Tensor
 
 from trainer.build import inductor
+from trainer.build.graph_store import GraphStore
 from trainer.build.inductor import compile_function
 from trainer.build.sync import build_levels
 from trainer.compilable import check_compile
@@ -159,11 +160,18 @@ def test_what_a_graph_closes_over(bare: bool, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("member", CASES)
-def test_finds_what_the_eager_way_finds(member: str, alone: Ranks, library: Path, tmp_path: Path) -> None:
+def test_finds_what_the_eager_way_finds(
+    member: str, alone: Ranks, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a later start finds all of its graphs without the compiler."""
+    stores: list[GraphStore] = []
+    monkeypatch.setattr(inductor, "GraphStore", lambda *given: stores.append(GraphStore(*given)) or stores[-1])
     arguments = fill(("debug", "--shards", "2", *(MEMBERS | SLOW)[member], *F64, *COMPILED), library)
     run = go(build(arguments, tmp_path, alone), 70)
     assert compare(run, 20) > 0
     close(run)
+    assert len(stores) > 3
+    assert all(store.load() for store in stores)
 
 
 @pytest.mark.timeout(200)
