@@ -125,9 +125,7 @@ class CompiledGradient:
 
     def _pure(self, batch: Batch | Sequences, asked: Sequence[Ask], weighed: bool) -> Function:
         """Return the update for batches like this one, up to its gradient, as a pure function of tensors."""
-        whole = _Whole(self.net, self.target_net, self.loss)
-
-        count = len(self._gradients)
+        whole, count = _Whole(self.net, self.target_net, self.loss), len(self._gradients)
 
         def differentiate(weights: Tensor, target_weights: Tensor, rates: Tensor, *rest: Tensor) -> list[Tensor]:
             gradients, drawn, given = rest[:count], rest[count:][: len(asked)], iter(rest[count + len(asked) :])

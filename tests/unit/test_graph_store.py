@@ -116,7 +116,7 @@ def test_what_cannot_be_told_apart_is_not_kept() -> None:
 
 
 START = """
-import json, os, sys, tempfile
+import json, sys, tempfile
 from pathlib import Path
 from benchmarks.harness import of_preset, open_run, warm_up
 from dataclasses import replace

@@ -32,10 +32,14 @@ def compile_function(
         **({} if vectors else {"cpp.simdlen": 1}),
     }
     store = GraphStore(function, example, options)
-    compiled = store.load() or with_rebuilt_libraries(lambda: _compile(function, example, options, store))
-    if tried:
-        compiled(*example)
-    return compiled
+
+    def compile() -> Function:
+        compiled = store.load() or _compile(function, example, options, store)
+        if tried:
+            compiled(*example)
+        return compiled
+
+    return with_rebuilt_libraries(compile)
 
 
 def compile_step(function: Function, example: Sequence[Tensor]) -> Function:

@@ -36,6 +36,7 @@ class FusedOptimizer(ClippedOptimizer):
         self._lr = 0.0
         self._run: Function | None = None
         self._moments: State = {}
+        self._arguments: list[Tensor] = []  # of the graph, with these moments
         (first, *others) = self.stretches
         formula = next((one for kind, one in FORMULAS.items() if isinstance(first._optimizer, kind)), None)
         if formula is None or others or first.level.every > 1:
