@@ -65,20 +65,26 @@ class CompiledGradient:
         trained = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
         # changed by the forward pass itself, not by gradients: power iteration
         self._moved = [(name, begin, end) for name, begin, end in online.names if name not in trained]
-        self._rates, self._at = _on_device(Rates(), online), Rates()
+        self._rates = torch.zeros(3, dtype=torch.float64, device=online.data.device)
+        self._epsilon, self._beta, self._teaching = self._rates.unbind()
+        self._at: Rates | None = None  # whose values these are
         # a gradient for each parameter saves a concatenation; code for a GPU wants arguments aligned
         self._gradients = list(views(online, online.grad, "").values()) if _on_cpu(online) else [online.grad]
+        self._buffers = [online.data.data, target.data.data, self._rates, *self._gradients]
         self._graphs: dict[Any, Graph | None] = {}
 
     def __call__(self, batch: Batch | Sequences, rates: Rates) -> Found | None:
         """Leave the gradient of the weighted loss in the buffer of `sync`. A collective."""
         if rates != self._at:
-            self._rates, self._at = _on_device(rates, self.online), rates
+            self._at = rates
+            self._epsilon.fill_(rates.epsilon)  # does not wait for the device
+            self._beta.fill_(rates.beta)
+            self._teaching.fill_(rates.teaching)
         fields = tensors(batch)
         if (graph := self._graph(batch, fields)) is None:
             return None
         given = [field for field in fields if field is not None]
-        out = graph.run(*self._buffers(), *self.tape.draw(graph.asked), *given)
+        out = graph.run(*self._buffers, *self.tape.draw(graph.asked), *given)
         return self._found(graph, out, rates.beta)
 
     def prepare(self, batch: Batch | Sequences) -> Graph | None:
@@ -90,9 +96,6 @@ class CompiledGradient:
         if shape not in self._graphs:
             self._graphs[shape] = self._make(batch)
         return self._graphs[shape]
-
-    def _buffers(self) -> list[Tensor]:
-        return [self.online.data.data, self.target.data.data, self._rates, *self._gradients]
 
     def _found(self, graph: Graph, out: Sequence[Tensor], beta: float) -> Found:
         """Unpack the results of a graph; if sample weights depend on all ranks, exchange with them."""
@@ -114,7 +117,7 @@ class CompiledGradient:
             function = self._pure(batch, asked, weighed)
             # distinct for the tracer if a batch holds one tensor twice: in a rollout's, next_obs is obs
             given = [field.detach() for field in tensors(batch) if field is not None]
-            weights, target_weights, rates, *gradients = self._buffers()
+            weights, target_weights, rates, *gradients = self._buffers
             apart = map(torch.zeros_like, gradients)  # shown as views of one buffer, they would be made one again
             drawn = map(self.tape.blank, asked)
             run = self.compiler(function, [weights, target_weights, rates, *apart, *drawn, *given])
@@ -192,11 +195,3 @@ def correction(mine: Tensor, everyone: Tensor, beta: float) -> Tensor:
 
 def _on_cpu(flat: Flat) -> bool:
     return flat.data.device.type == "cpu"
-
-
-def _on_device(rates: Rates, flat: Flat) -> Tensor:
-    """Return the rates that losses use, [3], as a tensor argument for a graph; does not wait for the device."""
-    told, device = (rates.epsilon, rates.beta, rates.teaching), flat.data.device
-    if device.type == "cpu":
-        return torch.tensor(told, dtype=torch.float64)
-    return torch.stack([torch.full((), rate, dtype=torch.float64, device=device) for rate in told])

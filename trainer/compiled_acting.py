@@ -43,6 +43,8 @@ class CompiledActor(Actor):
         super().__init__(chooser, explorer)
         self.greedy, self.epsilon_greedy = chooser, explorer
         self.flat, self.tape = flat, tape
+        self._weights = flat.data.data
+        self._elsewhere = obs.device != chooser.device  # than where the environments are
         self._epsilon, self._at = torch.zeros((), dtype=torch.float64, device=chooser.device), 0.0
         try:
             self._graph: Graph | None = self._make(obs.to(chooser.device).contiguous(), compiler)
@@ -55,12 +57,12 @@ class CompiledActor(Actor):
         if self._graph is None:
             return super().act(timestep, rates)
         run, asked = self._graph
-        obs = timestep.obs.to(self.greedy.device).contiguous()
+        obs = timestep.obs.to(self.greedy.device) if self._elsewhere else timestep.obs
         drawn = self.tape.draw(asked)  # before the explorer's, as without a graph
         if rates.epsilon != self._at:
             self._at = rates.epsilon
             self._epsilon.fill_(self._at)
-        return Choice(*run(self.flat.data.data, obs, self._epsilon, self.epsilon_greedy.draw(), *drawn))
+        return Choice(*run(self._weights, obs.contiguous(), self._epsilon, self.epsilon_greedy.draw(), *drawn))
 
     @torch.no_grad()
     def _make(self, obs: Tensor, compiler: Compiler) -> Graph:
@@ -74,5 +76,5 @@ class CompiledActor(Actor):
         with self.tape.noting() as asked:
             net(obs, given)
         draws = torch.zeros(2, len(obs), dtype=torch.float64, device=obs.device)
-        example = [self.flat.data.data, obs, self._epsilon, draws, *map(self.tape.blank, asked)]
+        example = [self._weights, obs, self._epsilon, draws, *map(self.tape.blank, asked)]
         return Graph(compiler(pure, example), asked)

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from trainer.build import graph_store
 from trainer.build.graph_store import GraphStore
-from trainer.build.inductor import compile_function
+from trainer.build.inductor import ON_A_CPU, compile_function
 from trainer.types import Function
 
 SCALE = torch.tensor([1.0, 2.0, 3.0])
 SHIFT = torch.tensor([0.5, 0.0, 0.0])
-OPTIONS = {"cpp_wrapper": True, "optimize_scatter_upon_const_tensor": False}
+OPTIONS = {**ON_A_CPU, "optimize_scatter_upon_const_tensor": False}
 """What `compile_function` asks of the compiler."""
 GIVEN = torch.tensor([1.0, 1.0, 2.0])
 
@@ -89,7 +89,7 @@ def test_nor_one_made_elsewhere(folder: Path, no_compiler: None, monkeypatch: py
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize(("suffix", "length"), [(".so", 0), (".so", 1000), (".call", 0), (".call", 9), (".call", None)])
+@pytest.mark.parametrize(("suffix", "length"), [(".so", 0), (".so", 1000), (".json", 0), (".json", 9), (".json", None)])
 def test_a_damaged_one_is_compiled_and_kept_again(folder: Path, suffix: str, length: int | None) -> None:
     (kept,) = folder.glob(f"*{suffix}")
     whole = kept.read_bytes()

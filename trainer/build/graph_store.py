@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
-import marshal
+import json
 import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from types import CellType, FunctionType
+from types import CodeType
 from typing import Any
 
 import torch
@@ -27,6 +27,12 @@ from trainer.runtime.compiled_code import cache_folder, processor, settings, tel
 from trainer.types import Function
 
 _ENTRY = "inductor_entry_cpp"
+_GIVE, _TAKE = "unsafe_alloc_void_ptrs_from_tensors", "alloc_tensors_by_stealing_from_void_ptrs"
+_HANDING = {
+    *("torch", "Tensor", "tensor", "_C", "_aoti", _GIVE, _TAKE),
+    *("append", "clear", "enumerate", "isinstance", "len", "set", "zip"),
+}
+"""Names in a function of Inductor's that hands tensors to a library and takes tensors from it, and nothing else."""
 
 
 class GraphStore:
@@ -48,39 +54,57 @@ class GraphStore:
         if self.found is None:
             return None
         try:
-            size, code, order = marshal.loads(self.path.with_suffix(".call").read_bytes())
+            told = json.loads(self.path.with_suffix(".json").read_text())
             library = self.path.with_suffix(".so")
-            if library.stat().st_size != size:
+            if library.stat().st_size != told["bytes"]:
                 return None
-            call: Any = FunctionType(code, {"torch": torch}, "call", None, (CellType(_entry(library)),))
-        except (OSError, ValueError, TypeError, EOFError, ImportError, AttributeError):
+            constants = [self.found.constants[number] for number in told["constants"]]
+            return caller(_entry(library), constants)
+        except (OSError, ValueError, TypeError, KeyError, IndexError, ImportError, AttributeError):
             return None
-        constants = [self.found.constants[number] for number in order]
-        return lambda *given: call([*given, *constants])
 
-    def keep(self, call: Any, constants: Sequence[Tensor]) -> None:
-        """Keep a graph for later starts, if all of it is one library and a function that calls it.
-
-        call: what Inductor made, which takes a list; constants: the tensors that it takes after the arguments.
-        """
-        if self.found is None or not inspect.isfunction(call) or call.__code__.co_freevars != ("f",):
+    def keep(self, entry: Any, constants: Sequence[Tensor]) -> None:
+        """Keep a graph for later starts; entry: what `entry_of` found; constants: the tensors after the arguments."""
+        if self.found is None:
             return
-        entry = inspect.getclosurevars(call).nonlocals["f"]
         numbers = {value_of(tensor): number for number, tensor in enumerate(self.found.constants)}
         needed = [numbers.get(value_of(tensor)) for tensor in constants]
-        if inspect.getclosurevars(call).globals != {"torch": torch} or None in needed:
+        if None in needed:
             return
         library = Path(entry.__self__.__file__)
-        told = library.stat().st_size, call.__code__, needed
         try:
+            told = json.dumps({"bytes": library.stat().st_size, "constants": needed})
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self.path.parent) as folder:
                 shutil.copyfile(library, Path(folder, "library"))
-                Path(folder, "call").write_bytes(marshal.dumps(told))
+                Path(folder, "told").write_text(told)
                 Path(folder, "library").replace(self.path.with_suffix(".so"))
-                Path(folder, "call").replace(self.path.with_suffix(".call"))
+                Path(folder, "told").replace(self.path.with_suffix(".json"))
         except OSError:  # a full disk, a folder of somebody else: the next start compiles again
             return
+
+
+def entry_of(call: Any) -> Any:
+    """Return the library's function to which `call`, which Inductor made, hands a list; None if it does more."""
+    if not inspect.isfunction(call) or call.__code__.co_freevars != ("f",):
+        return None
+    around = inspect.getclosurevars(call)
+    return around.nonlocals["f"] if around.globals == {"torch": torch} and _only_hands(call.__code__) else None
+
+
+def caller(entry: Any, constants: Sequence[Tensor]) -> Function:
+    """Return the function that calls a graph's library with its arguments and then these, without further checks."""
+    give, take = getattr(torch._C._aoti, _GIVE), getattr(torch._C._aoti, _TAKE)
+    if not constants:
+        return lambda *given: take(entry(give(given)))
+    return lambda *given: take(entry(give((*given, *constants))))
+
+
+def _only_hands(code: CodeType) -> bool:
+    inner = [const for const in code.co_consts if isinstance(const, CodeType)]
+    rest = [const for const in code.co_consts if not isinstance(const, CodeType | str)]
+    plain = all(const in (None, "cpu", ("device",)) for const in rest)
+    return plain and _HANDING.issuperset(code.co_names) and all(map(_only_hands, inner))
 
 
 def _entry(library: Path) -> Any:

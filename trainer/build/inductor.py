@@ -9,9 +9,16 @@ import torch
 from torch import Tensor, fx
 
 from trainer.build.compiler_cache import with_rebuilt_libraries
-from trainer.build.graph_store import GraphStore
+from trainer.build.graph_store import GraphStore, caller, entry_of
 from trainer.build.narrow import narrow_products
 from trainer.types import Function
+
+ON_A_CPU = {
+    "cpp_wrapper": True,
+    "memory_planning": True,  # one allocation for all intermediate results
+    "size_asserts": False,  # 0.3 us per argument; callers choose a graph by its arguments' shapes
+}
+"""Options of the compiler that make a call cheaper."""
 
 
 def compile_function(
@@ -27,8 +34,8 @@ def compile_function(
     """
     assert len({id(tensor) for tensor in example}) == len(example), "a tracer would take two of them for one"
     options = {
-        "cpp_wrapper": example[0].device.type == "cpu",
         "optimize_scatter_upon_const_tensor": False,  # it rounds the constant to single precision
+        **(ON_A_CPU if example[0].device.type == "cpu" else {}),
         **({} if vectors else {"cpp.simdlen": 1}),
     }
     store = GraphStore(function, example, options)
@@ -74,8 +81,10 @@ def _compile(function: Function, example: Sequence[Tensor], options: dict[str, A
     if len(inner) != 1:
         return lambda *given: whole(*given, *constants)
     bare: Any = inner[0]
-    store.keep(bare, constants)
-    return lambda *given: bare([*given, *constants])
+    if (entry := entry_of(bare)) is None:
+        return lambda *given: bare([*given, *constants])
+    store.keep(entry, constants)
+    return caller(entry, constants)
 
 
 def _lift(graph: fx.GraphModule) -> list[Tensor]:

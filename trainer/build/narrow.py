@@ -1,4 +1,4 @@
-"""Matrix products with few columns or rows as sums: within a graph on a CPU, faster than BLAS."""
+"""Matrix products in a form that is fast within a graph on a CPU: narrow ones as sums, others as BLAS likes them."""
 
 from __future__ import annotations
 
@@ -11,34 +11,47 @@ import torch
 from torch import Tensor
 
 FEW = 8
-"""Columns up to which a sum is faster."""
+"""Columns, or terms of a sum, up to which a sum in the graph is faster than BLAS."""
 ROWS = 2
 """Rows up to which it is, for any number of columns: acting in one or two environments."""
-TERMS = 2
-"""Terms per element up to which it is: the gradient of a layer with few outputs."""
+REGISTER = 16
+"""Numbers in a vector register."""
 _aten = torch.ops.aten
 
 
 def narrow_products() -> dict[Any, Callable[..., Any]]:
-    """Return decompositions of those products into sums, for a tracer; all others are left alone."""
+    """Return decompositions of products into what is faster, for a tracer."""
     return {_aten.mm.default: _mm, _aten.addmm.default: _addmm}
 
 
 def _mm(a: Tensor, b: Tensor) -> Any:
-    """Return a @ b, [M, K] and [K, N] -> [M, N], if one of these forms fits."""
-    if a.device.type != "cpu":
+    """Return a @ b, [M, K] and [K, N] -> [M, N], in another form; NotImplemented if BLAS does it best as it is."""
+    if a.device.type != "cpu" or 1 not in a.stride() or 1 not in b.stride():
         return NotImplemented
-    if a.shape[1] <= TERMS and b.stride(1) == 1:
-        return reduce(add, [a[:, i, None] * b[i] for i in range(a.shape[1])])
-    if b.shape[1] > FEW and a.shape[0] > ROWS:
-        return NotImplemented
-    if a.stride(1) == 1 and b.stride(0) == 1:  # a layer with few outputs or rows: both contiguous along the sum
-        return (a[:, None] * b.t()).sum(-1)
-    if a.stride(0) == 1 and b.stride(1) == 1 and b.shape[1] <= FEW:  # the gradient of a layer with few inputs
-        return (b[:, :, None] * a.t()[:, None]).sum(0).t()
-    if b.stride(1) == 1 and a.shape[0] <= ROWS:  # that of a layer with few outputs
-        return (a.t()[:, :, None] * b[:, None]).sum(0)
+    (rows, terms), columns = a.shape, b.shape[1]
+    if terms <= FEW:
+        return reduce(add, [a[:, i, None] * line for i, line in enumerate(_lines(b))])
+    if columns <= FEW:
+        return _few_columns(a, b)
+    if rows <= ROWS:
+        return _few_columns(b.t(), a.t()).t()
+    # BLAS fills registers along the rows of the result: here they leave some unused, its columns do not
+    ragged = columns % REGISTER > 0 and rows % REGISTER == 0 and rows >= columns
+    if ragged and a.stride(1) == 1 and b.stride(0) == 1:
+        return torch.mm(b.t(), a.t()).t()
     return NotImplemented
+
+
+def _few_columns(a: Tensor, b: Tensor) -> Tensor:
+    """Return a @ b as one sum per column, all of them in a single pass over `a`, in the order in which it lies."""
+    if a.stride(0) == 1:
+        return torch.stack([(a.t() * column[:, None]).sum(0) for column in b.unbind(1)], 1)
+    return torch.stack([(a * line).sum(-1) for line in _lines(b.t())], 1)
+
+
+def _lines(a: Tensor) -> Tensor:
+    """Return `a` with contiguous rows; a copy is made once (`as_strided` wants memory), not anew by each reader."""
+    return a if a.stride(1) == 1 else a.contiguous().as_strided(a.shape, (a.shape[1], 1))
 
 
 def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:

@@ -6,7 +6,9 @@ Random numbers are drawn before a graph runs, the same ones as without graphs.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -14,16 +16,23 @@ from torch import Tensor
 
 from trainer.replay.frames import Happened
 from trainer.replay.memory import ReplayMemory
-from trainer.types import Batch, Compiler, Function
+from trainer.types import Batch, Compiler, Function, Future
 
 Method = Callable[..., list[Batch] | None]
+
+
+class Place(NamedTuple):
+    """Where the fields of one batch are among the results of a graph, whose last result is None."""
+
+    fields: Callable[[list[Any]], tuple[Any, ...]]
+    future: list[int]
 
 
 class Graph(NamedTuple):
     """A method as a compiled function of the buffers and the method's arguments."""
 
     run: Function
-    batches: list[Batch]  # the structure of the results, made of stand-ins
+    places: list[Place]
 
 
 class CompiledMemory(ReplayMemory):
@@ -62,8 +71,8 @@ class CompiledMemory(ReplayMemory):
         graph = None if self._compiler is None else self._graph(method, given)
         if graph is None:
             return method(self, *given) or []
-        found = iter(graph.run(*self._buffers, *(field.contiguous() for field in given)))
-        return [batch.map(lambda field: next(found)) for batch in graph.batches]
+        found = [*graph.run(*self._buffers, *[field.contiguous() for field in given]), None]
+        return [_batch(found, place) for place in graph.places]
 
     def _graph(self, method: Method, given: Sequence[Tensor]) -> Graph | None:
         key = method, given[0].shape  # it determines the other shapes
@@ -81,14 +90,26 @@ class CompiledMemory(ReplayMemory):
 
         try:
             assert self._compiler is not None
-            return Graph(self._compiler(pure, [*self._buffers, *given]), batches)
+            return Graph(self._compiler(pure, [*self._buffers, *given]), _places(batches))
         except Exception as error:  # whatever a tracer or the C++ compiler may raise
             self._refused(error)
             return None
 
 
 def _fields(batch: Batch) -> list[Tensor]:
-    """Return the tensors of a batch, in the order of its `map`."""
-    found: list[Any] = []
-    batch.map(lambda field: found.append(field) or field)  # type: ignore[func-returns-value]
-    return found
+    """Return the tensors of a batch."""
+    return [field for field in (*batch[:-1], *(batch.future or ())) if field is not None]
+
+
+def _places(batches: Iterable[Batch]) -> list[Place]:
+    """Return where each field is in a list of the `_fields` of all batches."""
+    places, numbers = [], itertools.count()
+    for batch in batches:
+        fields = [-1 if field is None else next(numbers) for field in batch[:-1]]
+        places.append(Place(itemgetter(*fields, -1), [next(numbers) for _ in batch.future or ()]))
+    return places
+
+
+def _batch(found: list[Any], place: Place) -> Batch:
+    batch = Batch._make(place.fields(found))
+    return batch._replace(future=Future(*[found[number] for number in place.future])) if place.future else batch
