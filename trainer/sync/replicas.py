@@ -27,12 +27,14 @@ class Replicas:
 
         The same exchange counts, without a host read, the elements in which this replica differs from rank 0's.
         """
-        received = self._of_rank_0()
-        self._mismatches += _differ(received, self.online.data.data).sum()
+        agreed = self.online.data.data
+        if self.wire.world_size > 1:
+            agreed = self._of_rank_0()
+            self._mismatches += _differ(agreed, self.online.data.data).sum()
         if tau == 1.0:
-            self.target.data.data.copy_(received)
+            self.target.data.data.copy_(agreed)
         else:
-            self.target.data.data.lerp_(received, tau)
+            self.target.data.data.lerp_(agreed, tau)
 
     def diverged(self) -> Tensor:
         """Return how many elements differed from rank 0's so far, [] int64."""
