@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -113,6 +114,28 @@ def test_what_cannot_be_told_apart_is_not_kept() -> None:
     store = GraphStore(lambda x: [x * x.sum().item()], [torch.zeros(3)], {})
     assert store.found is None
     assert store.load() is None
+
+
+WRAPPER = """
+def wrap(f):
+    def call(args):
+        handles = torch._C._aoti.unsafe_alloc_void_ptrs_from_tensors([arg for arg in args])
+        args.clear()
+        found = torch._C._aoti.alloc_tensors_by_stealing_from_void_ptrs(f(handles))
+        return {}
+    return call
+"""
+"""What Inductor puts around a library."""
+
+
+@pytest.mark.parametrize(
+    ("result", "plain"),
+    [("found", True), ("[found[0].item()]", False), ("found[1:]", False), ("[tensor * 2 for tensor in found]", False)],
+)
+def test_only_what_hands_tensors_over_and_does_no_more_is_left_out(result: str, plain: bool) -> None:
+    defined: dict[str, Any] = {"torch": torch}
+    exec(WRAPPER.format(result), defined)
+    assert (graph_store.entry_of(defined["wrap"](len)) is len) == plain
 
 
 START = """
