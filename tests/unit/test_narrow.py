@@ -48,11 +48,9 @@ CASES = {
 def test_a_product_takes_its_fastest_form(case: str) -> None:
     function, given, form = CASES[case]
     graph = make_fx(function, narrow_products(), tracing_mode="fake")(*given)
-    names = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
-    found = SUM if "aten.mm.default" not in names else MM
-    (*_, last) = graph.graph.find_nodes(op="call_function", target=torch.ops.aten.mm.default) or [None]
-    if last is not None and last.meta["val"].shape != function(*given).shape:
-        found = TURNED
-    assert found == form, names
-    assert "aten.addmm.default" not in names, "a bias is added by what follows"
-    torch.testing.assert_close(graph(*given), function(*given), rtol=0, atol=1e-12)
+    expected = function(*given)
+    calls = {node.target: node for node in graph.graph.nodes if node.op == "call_function"}
+    product = calls.get(torch.ops.aten.mm.default)
+    assert form == (SUM if product is None else MM if product.meta["val"].shape == expected.shape else TURNED)
+    assert torch.ops.aten.addmm.default not in calls, "a bias is added by what follows"
+    torch.testing.assert_close(graph(*given), expected, rtol=0, atol=1e-12)

@@ -16,7 +16,7 @@ from trainer.types import Function
 ON_A_CPU = {
     "cpp_wrapper": True,
     "memory_planning": True,  # one allocation for all intermediate results
-    "size_asserts": False,  # 0.3 us per argument; callers choose a graph by its arguments' shapes
+    "size_asserts": False,  # 0.3 us each; arguments are buffers, or choose their graph by shape and strides
 }
 """Options of the compiler that make a call cheaper."""
 
