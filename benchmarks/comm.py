@@ -38,9 +38,9 @@ from torch import Tensor
 
 from benchmarks.comm_bytes import FORMULAS, Shape, enter, loopback, private_loopback
 from benchmarks.harness import interleaved, median, table, timed
+from benchmarks.ports import free_port
 from benchmarks.rows import write_rows
 from benchmarks.scaling_cases import STRATEGIES, chosen
-from benchmarks.scaling_runs import free_port
 from trainer.build import build_net, build_sync
 from trainer.cli import parse_train
 from trainer.config import Config, NetConfig

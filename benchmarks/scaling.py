@@ -33,6 +33,7 @@ from typing import Any
 
 from benchmarks import scaling_maths as maths
 from benchmarks.harness import table
+from benchmarks.ports import free_port
 from benchmarks.rows import environment, write_rows
 from benchmarks.scaling_cases import APART, BASELINE, MODES, STRATEGIES, SUITES, WORKS, chosen
 from benchmarks.scaling_runs import (
@@ -40,7 +41,6 @@ from benchmarks.scaling_runs import (
     Processes,
     Result,
     RunError,
-    free_port,
     leave_tidily,
     read,
     started,

@@ -10,7 +10,6 @@ import functools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+from benchmarks.ports import free_port
 from benchmarks.scaling_maths import Speed, curve, speed
 from trainer.log.jsonl import read_rows
 from trainer.runtime.orphan import die_with_parent
@@ -157,12 +157,6 @@ def _processes(
         yield processes
     finally:
         processes.kill()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 def read(run: Path) -> Result:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import time
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from benchmarks.chaos.running import (
     undisturbed,
     wait_until,
 )
+from benchmarks.ports import free_port
 
 F64 = ("--runtime.dtype", "float64")
 ATOL = 1e-10
@@ -59,7 +59,7 @@ def resized(folder: Path, draw: Draw) -> Outcome:
 def elastic(folder: Path, draw: Draw) -> Outcome:
     """One machine trains; a second one joins; the second one is lost, all at once."""
     reference = undisturbed(1, *F64, *draw.size.flags)
-    run_dir, port = folder / "run", _free_port()
+    run_dir, port = folder / "run", free_port()
     with _agent(folder, "one", port, draw.size) as one:
         wait_until(one, lambda: begun(run_dir) > 0, 90)
         time.sleep(draw.uniform(0.5, 3.0))
@@ -103,12 +103,6 @@ def _world(*programs: Program) -> int:
     """Return how many ranks the newest life has, according to rank 0, wherever it runs."""
     said = [line for program in programs for line in program.lines if " rank(s) on " in line]
     return 2 if any("2 rank(s) on " in line for line in said) else len(said) and 1
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 ROWS = [

@@ -8,13 +8,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
+
+from benchmarks.ports import free_port
 
 PRELOADED = ["torch.distributed", "trainer.__main__", "trainer.cli", "trainer.commands.train", "trainer.build"]
 GRACE = 10.0
@@ -27,7 +28,7 @@ class Forked:
     """Some ranks as one program, which ends when all have ended or one of them has failed."""
 
     def __init__(self, arguments: Sequence[str], ranks: int, said: Path, environ: Mapping[str, str]) -> None:
-        group = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(ranks)}
+        group = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks)}
         group["LOCAL_WORLD_SIZE"] = str(ranks)
         self.processes = []
         for rank in range(ranks):
@@ -82,9 +83,3 @@ def _rank(arguments: list[str], said: Path, environ: dict[str, str]) -> None:
     from trainer.__main__ import main
 
     sys.exit(main(arguments))
-
-
-def _free_port() -> int:
-    with socket.create_server(("localhost", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import socket
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,13 +16,9 @@ import torch
 from launching import Program, started
 from server_lost_ranks import LOST_AT, UPDATES
 
+from benchmarks.ports import free_port
+
 RANKS = 3
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 def lose(folder: Path, victim: int, how: signal.Signals, servers: int = 1) -> dict[int, Program]:

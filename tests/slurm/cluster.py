@@ -95,8 +95,10 @@ class Cluster:
 
     def configure(self) -> None:
         """Write the configuration."""
+        from benchmarks.ports import free_ports  # as a script this file does not find it, nor needs it
+
         path = self.folder / "slurm.conf"
-        ports = _free_ports(len(NODES) + 1)
+        ports = free_ports(len(NODES) + 1)
         nodes = [
             f"NodeName={name} NodeAddr={name} Port={port} CPUs={CPUS} RealMemory=64000 State=UNKNOWN"
             for name, port in zip(NODES, ports[1:], strict=True)
@@ -202,14 +204,6 @@ def wait_for(condition: Callable[[], bool], seconds: float, tell: Callable[[], s
 
 def _path() -> str:
     return f"{os.environ.get('PATH', '')}:{SBIN}"
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [found.getsockname()[1] for found in sockets]
-    for found in sockets:
-        found.close()
-    return ports
 
 
 def _processes() -> Iterator[tuple[int, dict[str, str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -79,6 +80,7 @@ class NaiveSequences:
 
     def __init__(self, shape: Shape, rows: int, lanes: int) -> None:
         self.shape, self.rows = shape, rows
+        self.most = 2 * math.ceil(rows / shape.stride) + 2  # that a lane keeps
         self.replay = NaiveReplay(lanes, shape.horizon, GAMMA, rows, shape.stack)
         self.states: list[list[Tensor]] = [[] for _ in range(lanes)]
 
@@ -105,6 +107,10 @@ class NaiveSequences:
 
     def alive(self, lane: int) -> list[Known]:
         """What must be in the book, in the order in which it entered."""
+        return [known for known in self.entered(lane)[-self.most :] if self.safe(lane, known)]
+
+    def entered(self, lane: int) -> list[Known]:
+        """What was ever written into the book."""
         found, kept = [], self.replay.kept[lane]
         for episode in self.episodes(lane):
             done = kept[episode[-1]].done
@@ -118,7 +124,7 @@ class NaiveSequences:
                 whole = skip + self.shape.length + self.shape.horizon - 1
                 if there >= whole or (done and there > skip):
                     found.append(Known(episode[0] + offset, offset, warm, min(there, whole)))
-        return [known for known in found if self.safe(lane, known)]
+        return found
 
     def safe(self, lane: int, known: Known) -> bool:
         """Whether all rows that it needs outlive the next `add`: its stack's, and one for the last action."""

@@ -9,7 +9,7 @@ import sequence_twin as sequences
 import test_prioritized as prioritized
 import test_replay as uniform
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from replay_twin import FakeEnvs, NaiveReplay, Player
 
@@ -126,6 +126,10 @@ def shapes(draw: st.DrawFn) -> sequences.Shape:
 
 @EXAMPLES
 @given(shapes(), WORLDS)
+@example(  # episodes so short that the oldest sequences leave before their rows do
+    sequences.Shape(length=5, burn_in=1, stride=5, horizon=2, stack=1, pad="repeat"),
+    World(2, 0, horizon=1, stack=1, pad="repeat", mode="same_step", ends=0.6, seed=124, events=[1, 12]),
+)
 def test_sequences_are_their_twin(shape: sequences.Shape, world: World) -> None:
     rows = sequences.rows_for(shape, world.more_rows)
     memory = sequences.make(shape, rows, world.lanes, batch=1)
