@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from trainer.learner import Found, means, measured, names, spoiled, tame, weighted
 from trainer.tape import Ask, Tape
-from trainer.types import Batch, Compiler, Function, Loss, LossOut, Rates, Sequences, Sync
+from trainer.types import Batch, Compiler, Function, Loss, LossOut, Rates, Sequences, StandingBatch, Sync
 
 
 class Flat(Protocol):
@@ -37,6 +37,14 @@ class Graph(NamedTuple):
     asked: list[Ask]
     names: tuple[str, ...]  # of the means
     weighed: bool  # whether sample weights depend on the batches of all ranks
+
+
+class Prepared(NamedTuple):
+    """What is called for a batch, and with which of its tensors."""
+
+    graph: Graph
+    given: list[Tensor]
+    batch: Batch | Sequences
 
 
 class CompiledGradient:
@@ -72,6 +80,7 @@ class CompiledGradient:
         self._gradients = list(views(online, online.grad, "").values()) if _on_cpu(online) else [online.grad]
         self._buffers = [online.data.data, target.data.data, self._rates, *self._gradients]
         self._graphs: dict[Any, Graph | None] = {}
+        self._standing: dict[int, Prepared] = {}  # by identity, which lasts as long as the batch is kept here
 
     def __call__(self, batch: Batch | Sequences, rates: Rates) -> Found | None:
         """Leave the gradient of the weighted loss in the buffer of `sync`. A collective."""
@@ -80,16 +89,25 @@ class CompiledGradient:
             self._epsilon.fill_(rates.epsilon)  # does not wait for the device
             self._beta.fill_(rates.beta)
             self._teaching.fill_(rates.teaching)
-        fields = tensors(batch)
-        if (graph := self._graph(batch, fields)) is None:
+        prepared = self._standing.get(id(batch)) or self._prepare(batch)
+        if prepared is None:
             return None
-        given = [field for field in fields if field is not None]
+        graph, given, _ = prepared
         out = graph.run(*self._buffers, *self.tape.draw(graph.asked), *given)
         return self._found(graph, out, rates.beta)
 
     def prepare(self, batch: Batch | Sequences) -> Graph | None:
         """Return the graph for batches like this one (values do not matter); None if there is none."""
         return self._graph(batch, tensors(batch))
+
+    def _prepare(self, batch: Batch | Sequences) -> Prepared | None:
+        fields = tensors(batch)
+        if (graph := self._graph(batch, fields)) is None:
+            return None
+        prepared = Prepared(graph, [field for field in fields if field is not None], batch)
+        if isinstance(batch, StandingBatch):
+            self._standing[id(batch)] = prepared
+        return prepared
 
     def _graph(self, batch: Batch | Sequences, fields: Sequence[Tensor | None]) -> Graph | None:
         shape = batch.obs.size(0), tuple([field if field is None else field.stride() for field in fields])
@@ -99,10 +117,11 @@ class CompiledGradient:
 
     def _found(self, graph: Graph, out: Sequence[Tensor], beta: float) -> Found:
         """Unpack the results of a graph; if sample weights depend on all ranks, exchange with them."""
-        told, priority, mine, *moved = out
+        told, priority, *moved = out
+        mine = moved.pop() if graph.weighed else None
         for (_, begin, end), value in zip(self._moved, moved, strict=True):
             self.online.data.data[begin:end].copy_(value)
-        if not graph.weighed:
+        if mine is None:
             return Found(graph.names, told, priority, None)
         everyone = self.sync.gather(mine)
         if len(everyone) > 1:
@@ -141,11 +160,12 @@ class CompiledGradient:
             parameters |= moved | views(self.target, target_weights, "target_net.")
             with torch.enable_grad(), self.tape.playing(asked, drawn):
                 out: LossOut = tame(functional_call(whole, parameters, (filled, Rates(*told))))
-            loss, mine = out.loss, out.loss.new_empty(0)
+            loss, exchanged = out.loss, []
             each = torch.full_like(loss, 1 / loss.numel(), requires_grad=False)
             if weighed:
                 mine = measured(filled.probability, out)
                 each = weighted(loss.detach(), filled.probability, beta, mine[0], mine[2].clamp(min=1))
+                exchanged = [mine]
             # like grad(loss, leaves, weights), which would make torch import sympy at every start
             total = torch.dot(loss, spoiled(each, loss))
             found = torch.autograd.grad(total, leaves, materialize_grads=True)
@@ -153,7 +173,7 @@ class CompiledGradient:
                 found = (torch.cat([part.flatten() for part in found]),)
             for gradient, part in zip(gradients, found, strict=True):
                 gradient.copy_(part)
-            return [means(out), out.priority, mine, *(value.flatten() for value in moved.values())]
+            return [means(out), out.priority, *(value.flatten() for value in moved.values()), *exchanged]
 
         return differentiate
 

@@ -90,6 +90,13 @@ class Batch(NamedTuple):
         return Batch(*parts)
 
 
+class StandingBatch(Batch):
+    """One whose tensors are always the same: each draw fills them anew, so a changed copy is a plain `Batch`."""
+
+    __slots__ = ()
+    _make = Batch._make  # type: ignore[assignment]
+
+
 class Sequences(NamedTuple):
     """Consecutive steps of one episode each, for recurrent networks; L = burn-in + learning steps + n.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,8 @@ from trainer.config import Config, ConfigError, OptimConfig, RuntimeConfig
 from trainer.learner import Found, weighted
 from trainer.policy import Actor
 from trainer.presets import PRESETS
-from trainer.replay import CompiledMemory
-from trainer.replay.compiled import Method, _fields
+from trainer.replay import CompiledMemory, ReplayMemory
+from trainer.replay.compiled import _fields
 from trainer.run import AgreedError, Run
 from trainer.runtime.ranks import Ranks
 from trainer.sync import ClippedOptimizer, FlatParameters
@@ -99,22 +98,31 @@ CASES = [
 
 def watch_memory(memory: CompiledMemory) -> None:
     """Check each graph of a memory against the method it was made from."""
-    graphs = memory._run
+    store, chosen = memory.store, memory.chosen
 
-    def both(method: Method, given: Sequence[Tensor]) -> list[Batch]:
-        other = memory.over([buffer.clone() for buffer in memory.buffers()])
-        expected = method(other, *given) or []
-        found = graphs(method, given)
-        for one, two in zip(memory.buffers(), other.buffers(), strict=True):
+    def other() -> CompiledMemory:
+        return memory.over([buffer.clone() for buffer in memory.buffers()])
+
+    def equal(theirs: CompiledMemory) -> None:
+        for one, two in zip(memory.buffers(), theirs.buffers(), strict=True):
             same(one, two)
+
+    def storing(*happened: Tensor) -> None:
+        ReplayMemory.store(theirs := other(), *happened)
+        store(*happened)
+        equal(theirs)
+
+    def choosing(draws: Tensor) -> list[Batch]:
+        expected, found = ReplayMemory.chosen(theirs := other(), draws), chosen(draws)
+        equal(theirs)
         for one, two in zip(found, expected, strict=True):
             assert [field is None for field in one] == [field is None for field in two]
-            for mine, theirs in zip(_fields(one), _fields(two), strict=True):
-                assert (mine.shape, mine.stride(), mine.dtype) == (theirs.shape, theirs.stride(), theirs.dtype)
-                same(mine, theirs)
+            for mine, wanted in zip(_fields(one), _fields(two), strict=True):
+                assert (mine.shape, mine.stride(), mine.dtype) == (wanted.shape, wanted.stride(), wanted.dtype)
+                same(mine, wanted)
         return found
 
-    memory._run = both  # type: ignore[method-assign]
+    memory.store, memory.chosen = storing, choosing  # type: ignore[method-assign]
 
 
 def watch_actor(actor: CompiledActor) -> None:

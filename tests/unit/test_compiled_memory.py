@@ -11,7 +11,7 @@ from test_replay import make
 
 from trainer.build.inductor import compile_function
 from trainer.replay import CompiledMemory, ReplayMemory
-from trainer.types import Choice, Timestep
+from trainer.types import Batch, Choice, StandingBatch, Timestep
 
 LANES, ROWS = 3, 40
 
@@ -63,3 +63,23 @@ def test_stays_as_it_is_where_there_is_no_graph() -> None:
         graphs.add(before, Choice(torch.ones(LANES, dtype=torch.int64)), after)
     assert int(graphs.ring.head.sum()) == 4 * LANES
     assert len(told) == 2, "and nothing more is said of it"
+
+
+@pytest.mark.timeout(120)
+def test_batches_stand_where_they_are_and_are_drawn_anew() -> None:
+    graphs = compiled(make(LANES, ROWS, horizon=1))
+    graphs.compile(partial(compile_function, tried=False), [2], pytest.fail)
+    generator = torch.Generator().manual_seed(0)
+    steps = [timestep(generator, graphs.frames.frame_shape) for _ in range(9)]
+    for before, after in pairwise(steps):
+        graphs.add(before, Choice(torch.ones(LANES, dtype=torch.int64)), after)
+    shape = len(graphs.sampler.generators), 2, graphs.batch_size // len(graphs.sampler.generators)
+    first, last = torch.zeros(shape, dtype=torch.float64), torch.full(shape, 0.999, dtype=torch.float64)
+    batches = list(graphs.drawn(first))
+    indices = [batch.index.clone() for batch in batches]
+    again = graphs.drawn(last)
+    assert all(one is two for one, two in zip(batches, again, strict=True))
+    assert all(isinstance(batch, StandingBatch) for batch in again)
+    assert not any(torch.equal(batch.index, index) for batch, index in zip(again, indices, strict=True))
+    assert type(again[0]._replace(ret=again[0].ret + 1)) is Batch, "else it would be taken for the one that stands"
+    assert type(again[0].map(torch.clone)) is Batch

@@ -1,42 +1,32 @@
-"""A replay memory that stores and chooses with one compiled graph each, instead of dozens of operations.
+"""A replay memory that stores and draws with one compiled graph each, instead of dozens of operations.
 
-The graphs are traced from the methods of `ReplayMemory`, over stand-ins for its buffers, which they change in place.
-Random numbers are drawn before a graph runs, the same ones as without graphs.
+The graphs are traced from the methods of `ReplayMemory`, over stand-ins for its buffers, which they change in place;
+what is drawn is written to a place of its own. Random numbers are drawn before a graph runs, the same ones as without.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Sequence
-from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from trainer.replay.frames import Happened
-from trainer.replay.memory import ReplayMemory
-from trainer.types import Batch, Compiler, Function, Future
-
-Method = Callable[..., list[Batch] | None]
+from trainer.replay.memory import ReplayMemory, apart
+from trainer.types import Batch, Compiler, Function, StandingBatch
 
 
-class Place(NamedTuple):
-    """Where the fields of one batch are among the results of a graph, whose last result is None."""
-
-    fields: Callable[[list[Any]], tuple[Any, ...]]
-    future: list[int]
-
-
-class Graph(NamedTuple):
-    """A method as a compiled function of the buffers and the method's arguments."""
+class Drawing(NamedTuple):
+    """A compiled draw of some batches: the function, and the batches that it fills."""
 
     run: Function
-    places: list[Place]
+    fields: list[Tensor]  # of all batches together
+    batches: list[Batch]
 
 
 class CompiledMemory(ReplayMemory):
-    """A `ReplayMemory` that runs compiled graphs after `compile`."""
+    """A `ReplayMemory` that runs compiled graphs after `compile`. Batches are overwritten by the next of their draw."""
 
     _compiler: Compiler | None = None
 
@@ -48,49 +38,63 @@ class CompiledMemory(ReplayMemory):
         """
         self._compiler, self._refused = compiler, refused
         self._buffers = self.buffers()  # the tensors themselves: they are never replaced
-        self._graphs: dict[tuple[Method, torch.Size], Graph | None] = {}
-        ring, shards = self.ring, len(self._shards)
-        frame, action, flag = (
-            ring.frames[: ring.lanes],
-            ring.action[: ring.lanes].long(),
-            ring.flags[: ring.lanes].bool(),
-        )
-        happened = Happened(frame, action, action.float(), flag, flag, flag, flag, frame)
-        self._graph(ReplayMemory.store, [field.clone() for field in happened])
+        self._store = self._storing()
+        self._drawings: dict[int, Drawing | None] = {}
         for count in counts if self._priorities is None else [1]:
-            draws = torch.zeros(shards, count, self.batch_size // shards, dtype=torch.float64, device=ring.device)
-            self._graph(ReplayMemory.chosen, [draws])
+            self._drawing(count)
 
     def store(self, *happened: Tensor) -> None:
-        self._run(ReplayMemory.store, happened)
+        if self._compiler is None or self._store is None:
+            return super().store(*happened)
+        self._store(*self._buffers, *[field.contiguous() for field in happened])
 
     def chosen(self, draws: Tensor) -> list[Batch]:
-        return self._run(ReplayMemory.chosen, [draws])
+        if self._compiler is None or (drawing := self._drawing(draws.shape[1])) is None:
+            return super().chosen(draws)
+        drawing.run(*self._buffers, draws, *drawing.fields)
+        return drawing.batches
 
-    def _run(self, method: Method, given: Sequence[Tensor]) -> list[Batch]:
-        graph = None if self._compiler is None else self._graph(method, given)
-        if graph is None:
-            return method(self, *given) or []
-        found = [*graph.run(*self._buffers, *[field.contiguous() for field in given]), None]
-        return [_batch(found, place) for place in graph.places]
+    def _drawing(self, count: int) -> Drawing | None:
+        """Return the compiled draw of that many batches, made at its first use; None if there is none."""
+        if count not in self._drawings:
+            self._drawings[count] = self._make_drawing(count)
+        return self._drawings[count]
 
-    def _graph(self, method: Method, given: Sequence[Tensor]) -> Graph | None:
-        key = method, given[0].shape  # it determines the other shapes
-        if key not in self._graphs:
-            self._graphs[key] = self._make(method, given)
-        return self._graphs[key]
+    def _storing(self) -> Function | None:
+        def store(buffers: Sequence[Tensor], happened: Sequence[Tensor]) -> None:
+            ReplayMemory.store(self.over(buffers), *happened)
 
-    def _make(self, method: Method, given: Sequence[Tensor]) -> Graph | None:
-        batches: list[Batch] = []
+        ring = self.ring
+        frame, action = ring.frames[: ring.lanes], ring.action[: ring.lanes].long()
+        flag = ring.flags[: ring.lanes].bool()
+        happened = Happened(frame, action, action.float(), flag, flag, flag, flag, frame)
+        return self._graph(store, [field.clone() for field in happened])
+
+    def _make_drawing(self, count: int) -> Drawing | None:
+        def draw(buffers: Sequence[Tensor], rest: Sequence[Tensor]) -> None:
+            draws, *fields = rest
+            for place, field in zip(fields, _fields(self.over(buffers).together(draws)), strict=True):
+                place.copy_(field)
+
+        shards, here = len(self._shards), self.ring.device
+        draws = torch.zeros(shards, count, self.batch_size // shards, dtype=torch.float64, device=here)
+        example = self.transitions(torch.zeros(count * self.batch_size, dtype=torch.int64, device=here))
+        whole = example.map(lambda field: torch.empty(field.shape, dtype=field.dtype, device=here))
+        run = self._graph(draw, [draws, *_fields(whole)])
+        return run and Drawing(run, _fields(whole), [StandingBatch(*batch) for batch in apart(whole, count)])
+
+    def _graph(
+        self, work: Callable[[Sequence[Tensor], Sequence[Tensor]], None], given: Sequence[Tensor]
+    ) -> Function | None:
+        """Return `work` on the buffers and what is given as a graph, which changes some of them and returns nothing."""
 
         def pure(*tensors: Tensor) -> list[Tensor]:
-            buffers, rest = tensors[: len(self._buffers)], tensors[len(self._buffers) :]
-            batches[:] = method(self.over(buffers), *rest) or []
-            return [field for batch in batches for field in _fields(batch)]
+            work(tensors[: len(self._buffers)], tensors[len(self._buffers) :])
+            return []
 
         try:
             assert self._compiler is not None
-            return Graph(self._compiler(pure, [*self._buffers, *given]), _places(batches))
+            return self._compiler(pure, [*self._buffers, *given])
         except Exception as error:  # whatever a tracer or the C++ compiler may raise
             self._refused(error)
             return None
@@ -99,17 +103,3 @@ class CompiledMemory(ReplayMemory):
 def _fields(batch: Batch) -> list[Tensor]:
     """Return the tensors of a batch."""
     return [field for field in (*batch[:-1], *(batch.future or ())) if field is not None]
-
-
-def _places(batches: Iterable[Batch]) -> list[Place]:
-    """Return where each field is in a list of the `_fields` of all batches."""
-    places, numbers = [], itertools.count()
-    for batch in batches:
-        fields = [-1 if field is None else next(numbers) for field in batch[:-1]]
-        places.append(Place(itemgetter(*fields, -1), [next(numbers) for _ in batch.future or ()]))
-    return places
-
-
-def _batch(found: list[Any], place: Place) -> Batch:
-    batch = Batch._make(place.fields(found))
-    return batch._replace(future=Future(*[found[number] for number in place.future])) if place.future else batch

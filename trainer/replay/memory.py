@@ -111,11 +111,11 @@ class ReplayMemory:
 
     def chosen(self, draws: Tensor) -> list[Batch]:
         """Return the same, not `developed`; one gather serves all of them."""
-        index = self.sampler.index(draws)
-        everything = self.transitions(index.flatten())
-        if len(index) == 1:
-            return [everything]
-        return [_rows(everything, begin, index.shape[1]) for begin in range(0, index.numel(), index.shape[1])]
+        return apart(self.together(draws), draws.shape[1])
+
+    def together(self, draws: Tensor) -> Batch:
+        """Return all those batches as one."""
+        return self.transitions(self.sampler.index(draws).flatten())
 
     def buffers(self) -> list[Tensor]:
         """Return every tensor that ever changes."""
@@ -235,6 +235,14 @@ class ReplayMemory:
     def _lanes(self, i: int) -> slice:
         per = self.sampler.lanes_per_shard
         return slice(i * per, (i + 1) * per)
+
+
+def apart(together: Batch, count: int) -> list[Batch]:
+    """Return equal batches, one after the other, as views."""
+    if count == 1:
+        return [together]
+    size = len(together.index) // count
+    return [_rows(together, begin, size) for begin in range(0, count * size, size)]
 
 
 def _rows(batch: Batch, begin: int, count: int) -> Batch:

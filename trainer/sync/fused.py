@@ -33,6 +33,7 @@ class FusedOptimizer(ClippedOptimizer):
     def __init__(self, flat: FlatParameters, levels: Sequence[Level], *, max_norm: float, compiler: Compiler) -> None:
         super().__init__(flat, levels)
         self.max_norm = max_norm
+        self._stated: float | None = None
         self._lr = 0.0
         self._run: Function | None = None
         self._moments: State = {}
@@ -56,8 +57,9 @@ class FusedOptimizer(ClippedOptimizer):
         self._run = compiler(function, [example.data, example.grad, self._scalars, *moments.values()])
 
     def set_lr(self, lr: float) -> None:
-        super().set_lr(lr)
-        self._lr = lr * self.stretches[0].level.lr
+        if lr != self._stated:
+            super().set_lr(lr)
+            self._stated, self._lr = lr, lr * self.stretches[0].level.lr
 
     def step(self, max_norm: float, norm: Tensor | None = None) -> Tensor:
         """Clip and step, or skip what is not finite; return the norm before clipping, []."""
@@ -68,7 +70,8 @@ class FusedOptimizer(ClippedOptimizer):
             self._moments = moments
             self._arguments = [self._held.data, self._grad, self._scalars, *(moments[name] for name in self._names)]
         number = moments["step"].item() + 1
-        self._scalars_in[:] = self._formula.scalars(self._lr, number, self._optimizer.param_groups[0])
+        for place, scalar in enumerate(self._formula.scalars(self._lr, number, self._optimizer.param_groups[0])):
+            self._scalars_in[place] = scalar
         return self._run(*self._arguments)[0]
 
 
