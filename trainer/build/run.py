@@ -33,6 +33,7 @@ from trainer.replay import WithDemos
 from trainer.run import AgreedError, Run
 from trainer.runtime import seeding
 from trainer.runtime.faults import Faults, PointedSpans, arm
+from trainer.runtime.heap import keep_freed_memory
 from trainer.runtime.launched import Launch
 from trainer.runtime.ranks import Ranks
 from trainer.runtime.spans import Spans
@@ -46,6 +47,7 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
     """Make every part of this rank's run and join them. A collective: rank 0's weights go to all."""
     device, dtype = ranks.device, DTYPES[config.runtime.dtype]
     torch.set_num_threads(threads(config, spec, launch))
+    keep_freed_memory()
     for kind in (np.float32, np.float64):
         np.finfo(kind)  # kept by NumPy, which would later warn that there are no subnormal numbers
     torch.set_flush_denormal(True)  # moments of dead units decay through denormals, which are slow on a CPU
