@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import trainer.build.run
+from trainer.commands.trial import open_run
+from trainer.presets import PRESETS
 
 PROGRAM = """
 import resource, sys
@@ -40,6 +45,13 @@ def test_no_page_is_cleared_twice() -> None:
     kept, count = faults("keep")
     assert kept == "True"
     assert count < 100
+
+
+def test_a_run_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(trainer.build.run, "keep_freed_memory", lambda: asked.append(True))
+    with open_run(PRESETS["debug"](), tmp_path):
+        assert asked
 
 
 @pytest.mark.parametrize(

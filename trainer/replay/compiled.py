@@ -51,7 +51,7 @@ class CompiledMemory(ReplayMemory):
     def chosen(self, draws: Tensor) -> list[Batch]:
         if self._compiler is None or (drawing := self._drawing(draws.shape[1])) is None:
             return super().chosen(draws)
-        drawing.run(*self._buffers, draws, *drawing.fields)
+        drawing.run(*self._buffers, draws.contiguous(), *drawing.fields)
         return drawing.batches
 
     def _drawing(self, count: int) -> Drawing | None:

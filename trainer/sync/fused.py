@@ -33,7 +33,7 @@ class FusedOptimizer(ClippedOptimizer):
     def __init__(self, flat: FlatParameters, levels: Sequence[Level], *, max_norm: float, compiler: Compiler) -> None:
         super().__init__(flat, levels)
         self.max_norm = max_norm
-        self._stated: float | None = None
+        self._stated: float | None = None  # what `set_lr` was last given
         self._lr = 0.0
         self._run: Function | None = None
         self._moments: State = {}
