@@ -136,5 +136,5 @@ def _surroundings() -> list[object]:
 @cache
 def _own_code() -> str:
     """Return a digest of the code that turns a function into what Inductor is given."""
-    files = [Path(__file__).with_name(name) for name in ("inductor.py", "narrow.py")]
+    files = [Path(__file__).with_name(name) for name in ("inductor.py", "narrow.py", "search.py")]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from trainer.build.compiler_cache import with_rebuilt_libraries
 from trainer.build.graph_store import GraphStore, caller, entry_of
 from trainer.build.narrow import narrow_products
+from trainer.build.search import searches
 from trainer.types import Function
 
 ON_A_CPU = {
@@ -63,7 +64,7 @@ def _compile(function: Function, example: Sequence[Tensor], options: dict[str, A
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner  # takes two seconds
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    trace = make_fx(function, narrow_products(), tracing_mode="fake", _allow_non_fake_inputs=True)
+    trace = make_fx(function, narrow_products() | searches(), tracing_mode="fake", _allow_non_fake_inputs=True)
     graph = trace(*example)
     constants = _lift(graph)
     arguments = [*example, *constants]
