@@ -3,10 +3,9 @@
     python -m benchmarks.step_update [--works cartpole minatar-rainbow-breakout ...] [--batch N] [--repeats N]
                                       [--dtype bfloat16]
 
-`update` is `Learner.update` with everything in it; `gradient` is its part up to the gradient in the flat buffer, which
-is one graph when compiled, as clip and optimizer are another. One thread waits for nothing, so its CPU time is what an
-update takes, whatever the load (except for shared caches). `start` is the wall time until the run is set up: it
-compiles, or finds what an earlier start left in the cache (TORCHINDUCTOR_CACHE_DIR).
+An update is `Learner.update` with everything in it, which is one graph when compiled. One thread waits for nothing, so
+its CPU time is what an update takes, whatever the load (except for shared caches). `start` is the wall time until the
+run is set up: it compiles, or finds what an earlier start left in the cache (TORCHINDUCTOR_CACHE_DIR).
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import functools
 import itertools
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -63,41 +61,27 @@ def config_of(work: str, batch: int | None, dtype: Dtype) -> Config:
 def measure(
     work: str, repeats: int, updates: int, batch: int | None = None, dtype: Dtype = "float32"
 ) -> dict[str, Any]:
-    """Return one row: microseconds per update and per gradient, eager and compiled."""
+    """Return one row: microseconds per update, eager and compiled."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, open_run(config_of(work, batch, dtype), Path(folder)) as run:
         start = time.perf_counter() - began
         ways: dict[str, Differentiate] = {"compiled": run.learner.compiled, "eager": lambda batch, rates: None}
-        clipped: Any = run.learner.sync.clipped  # type: ignore[attr-defined]
-        steps = {"compiled": clipped._run, "eager": None}
-
-        def choose(way: str) -> None:
-            run.learner.compiled, clipped._run = ways[way], steps[way]
-
-        choose("eager")
+        run.learner.compiled = ways["eager"]
         warm_up(run, 100)
         rates = run.layout.rates(run.step)
         batches = list(itertools.islice(every_batch(run), 4))
 
         def updating(way: str) -> float:
-            choose(way)
-            took = cpu_time(lambda: each(lambda batch: run.learner.update(batch, rates)))
+            run.learner.compiled = ways[way]
+            took = cpu_time(each)
             run.learner.drain()
             return took
 
-        def finding(way: str) -> float:
-            find = ways[way] if way == "compiled" else run.learner._differentiate
-            return cpu_time(lambda: each(lambda batch: find(batch, rates)))
-
-        def each(work: Callable[[Any], object]) -> None:
+        def each() -> None:
             for _, batch in zip(range(updates), itertools.cycle(batches), strict=False):
-                work(batch)
+                run.learner.update(batch, rates)
 
-        works = {
-            f"{what}_{way}": functools.partial(call, way)
-            for what, call in (("update", updating), ("gradient", finding))
-            for way in ways
-        }
+        works = {f"update_{way}": functools.partial(updating, way) for way in ways}
         for work_once in works.values():
             work_once()
         took = interleaved(works, repeats)
@@ -130,16 +114,13 @@ def report(rows: list[dict[str, Any]]) -> str:
         (
             row["work"],
             row["batch"],
-            *(
-                f"{row['us'][name]:,.0f}"
-                for name in ("gradient_eager", "gradient_compiled", "update_eager", "update_compiled")
-            ),
+            *(f"{row['us'][name]:,.0f}" for name in ("update_eager", "update_compiled")),
             f"{row['ratio']:.2f} ({spread(row['ratio_spread'])})",
             f"{row['start_s']:.1f}",
         )
         for row in rows
     ]
-    header = ("µs", "batch", "gradient", "compiled", "update", "compiled", "eager / compiled", "start [s]")
+    header = ("µs", "batch", "eager", "compiled", "eager / compiled", "start [s]")
     return table(header, lines)
 
 

@@ -1,8 +1,9 @@
-"""The gradient of a loss as one compiled graph: targets, loss and backward pass, from flat weights to a flat gradient.
+"""An update as one compiled graph: targets, loss and backward pass, from flat weights to a flat gradient, or beyond.
 
-The graph is traced once per batch shape, as a pure function of tensors: the weights of both networks, the rates, the
-random numbers that the loss asks for, and the batch. No Python runs between its operations, and the random numbers are
-drawn before it runs, the same ones as without a graph.
+Where ranks exchange gradients, it ends there; a rank alone clips and steps in the same graph. The graph is traced once
+per batch shape, as a pure function of tensors: the weights of both networks, the rates, the random numbers that the
+loss asks for, and the batch. No Python runs between its operations, and the random numbers are drawn before it runs,
+the same ones as without a graph.
 """
 
 from __future__ import annotations
@@ -30,6 +31,41 @@ class Flat(Protocol):
     def grad(self) -> Tensor: ...
 
 
+class Ending(Protocol):
+    """What a graph does with the gradient that it has found."""
+
+    steps: bool  # the weights
+    example: list[Tensor]  # tensors like those of `given`, to trace with
+
+    def given(self) -> list[Tensor] | None:
+        """Return the tensors that the next graph to run needs and may change; None if it cannot end like this."""
+
+    def finish(self, weights: Tensor, gradients: list[Tensor], *given: Tensor) -> list[Tensor]:
+        """Use the gradients of all parameters, as a pure function; return the norm, if it steps, else nothing."""
+
+
+class LeftInPlace:
+    """An ending that leaves the gradient in its flat buffer."""
+
+    steps = False
+
+    def __init__(self, flat: Flat) -> None:
+        # a gradient for each parameter saves a concatenation; code for a GPU wants arguments aligned
+        self._apart = flat.data.device.type == "cpu"
+        self._places = list(views(flat, flat.grad, "").values()) if self._apart else [flat.grad]
+        # shown as views of one buffer, they would be made one again
+        self.example = [torch.zeros_like(place) for place in self._places]
+
+    def given(self) -> list[Tensor]:
+        return self._places
+
+    def finish(self, weights: Tensor, gradients: list[Tensor], *given: Tensor) -> list[Tensor]:
+        found = gradients if self._apart else [torch.cat([part.flatten() for part in gradients])]
+        for place, gradient in zip(given, found, strict=True):
+            place.copy_(gradient)
+        return []
+
+
 class Graph(NamedTuple):
     """The compiled function for batches of one shape, and what describes its arguments and results."""
 
@@ -50,8 +86,9 @@ class Prepared(NamedTuple):
 class CompiledGradient:
     """A `learner.Differentiate` of compiled graphs, one per batch shape, made when its first batch comes or before.
 
-    net, target_net: the raw networks, whose parameters are views of `online` and `target`; tape: what `loss` draws
-    from; refused: called with the error if compilation fails; if it returns, batches of that shape are declined.
+    net, target_net: the raw networks, whose parameters are views of `online` and `target`; ending: of each graph; tape:
+    what `loss` draws from; refused: called with the error if compilation fails; if it returns, batches of that shape
+    are declined.
     """
 
     def __init__(
@@ -63,12 +100,13 @@ class CompiledGradient:
         *,
         online: Flat,
         target: Flat,
+        ending: Ending,
         tape: Tape,
         compiler: Compiler,
         refused: Callable[[Exception], None],
     ) -> None:
         self.net, self.target_net, self.loss, self.sync = net, target_net, loss, sync
-        self.online, self.target, self.tape = online, target, tape
+        self.online, self.target, self.ending, self.tape = online, target, ending, tape
         self.compiler, self.refused = compiler, refused
         trained = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
         # changed by the forward pass itself, not by gradients: power iteration
@@ -76,24 +114,23 @@ class CompiledGradient:
         self._rates = torch.zeros(3, dtype=torch.float64, device=online.data.device)
         self._epsilon, self._beta, self._teaching = self._rates.unbind()
         self._at: Rates | None = None  # whose values these are
-        # a gradient for each parameter saves a concatenation; code for a GPU wants arguments aligned
-        self._gradients = list(views(online, online.grad, "").values()) if _on_cpu(online) else [online.grad]
-        self._buffers = [online.data.data, target.data.data, self._rates, *self._gradients]
+        self._buffers = [online.data.data, target.data.data, self._rates]
         self._graphs: dict[Any, Graph | None] = {}
         self._standing: dict[int, Prepared] = {}  # by identity, which lasts as long as the batch is kept here
 
     def __call__(self, batch: Batch | Sequences, rates: Rates) -> Found | None:
-        """Leave the gradient of the weighted loss in the buffer of `sync`. A collective."""
+        """Find the gradient of the weighted loss, and end with it. A collective."""
         if rates != self._at:
             self._at = rates
             self._epsilon.fill_(rates.epsilon)  # does not wait for the device
             self._beta.fill_(rates.beta)
             self._teaching.fill_(rates.teaching)
         prepared = self._standing.get(id(batch)) or self._prepare(batch)
-        if prepared is None:
+        ending = self.ending.given()
+        if prepared is None or ending is None:
             return None
         graph, given, _ = prepared
-        out = graph.run(*self._buffers, *self.tape.draw(graph.asked), *given)
+        out = graph.run(*self._buffers, *ending, *self.tape.draw(graph.asked), *given)
         return self._found(graph, out, rates.beta)
 
     def prepare(self, batch: Batch | Sequences) -> Graph | None:
@@ -118,15 +155,16 @@ class CompiledGradient:
     def _found(self, graph: Graph, out: Sequence[Tensor], beta: float) -> Found:
         """Unpack the results of a graph; if sample weights depend on all ranks, exchange with them."""
         told, priority, *moved = out
+        norm = moved.pop(0) if self.ending.steps else None
         mine = moved.pop() if graph.weighed else None
         for (_, begin, end), value in zip(self._moved, moved, strict=True):
             self.online.data.data[begin:end].copy_(value)
         if mine is None:
-            return Found(graph.names, told, priority, None)
+            return Found(graph.names, told, priority, None, norm)
         everyone = self.sync.gather(mine)
         if len(everyone) > 1:
             self.online.grad.mul_(correction(mine, everyone, beta))
-        return Found(graph.names, told, priority, everyone[:, 1].amax())
+        return Found(graph.names, told, priority, everyone[:, 1].amax(), norm)
 
     def _make(self, batch: Batch | Sequences) -> Graph | None:
         try:
@@ -136,21 +174,20 @@ class CompiledGradient:
             function = self._pure(batch, asked, weighed)
             # distinct for the tracer if a batch holds one tensor twice: in a rollout's, next_obs is obs
             given = [field.detach() for field in tensors(batch) if field is not None]
-            weights, target_weights, rates, *gradients = self._buffers
-            apart = map(torch.zeros_like, gradients)  # shown as views of one buffer, they would be made one again
+            buffers = [buffer.clone() for buffer in self._buffers]  # a trial may step
             drawn = map(self.tape.blank, asked)
-            run = self.compiler(function, [weights, target_weights, rates, *apart, *drawn, *given])
+            run = self.compiler(function, [*buffers, *self.ending.example, *drawn, *given])
         except Exception as error:  # whatever a tracer or a C++ compiler may raise
             self.refused(error)
             return None
         return Graph(run, asked, names(out), weighed)
 
     def _pure(self, batch: Batch | Sequences, asked: Sequence[Ask], weighed: bool) -> Function:
-        """Return the update for batches like this one, up to its gradient, as a pure function of tensors."""
-        whole, count = _Whole(self.net, self.target_net, self.loss), len(self._gradients)
+        """Return the update for batches like this one as a pure function of tensors."""
+        whole, count = _Whole(self.net, self.target_net, self.loss), len(self.ending.example)
 
-        def differentiate(weights: Tensor, target_weights: Tensor, rates: Tensor, *rest: Tensor) -> list[Tensor]:
-            gradients, drawn, given = rest[:count], rest[count:][: len(asked)], iter(rest[count + len(asked) :])
+        def update(weights: Tensor, target_weights: Tensor, rates: Tensor, *rest: Tensor) -> list[Tensor]:
+            ending, drawn, given = rest[:count], rest[count:][: len(asked)], iter(rest[count + len(asked) :])
             filled = batch.map(lambda field: next(given))
             epsilon, beta, teaching = rates.unbind()
             told: Any = (0.0, epsilon, beta, teaching)
@@ -169,13 +206,10 @@ class CompiledGradient:
             # like grad(loss, leaves, weights), which would make torch import sympy at every start
             total = torch.dot(loss, spoiled(each, loss))
             found = torch.autograd.grad(total, leaves, materialize_grads=True)
-            if not _on_cpu(self.online):
-                found = (torch.cat([part.flatten() for part in found]),)
-            for gradient, part in zip(gradients, found, strict=True):
-                gradient.copy_(part)
-            return [means(out), out.priority, *(value.flatten() for value in moved.values()), *exchanged]
+            norm = self.ending.finish(weights, list(found), *ending)
+            return [means(out), out.priority, *norm, *(value.flatten() for value in moved.values()), *exchanged]
 
-        return differentiate
+        return update
 
 
 class _Whole(nn.Module):
@@ -211,7 +245,3 @@ def correction(mine: Tensor, everyone: Tensor, beta: float) -> Tensor:
     """
     share = everyone[:, 2].sum().clamp(min=1) / len(everyone)
     return (everyone[:, 0].amin() / mine[0]) ** beta * (mine[2].clamp(min=1) / share)
-
-
-def _on_cpu(flat: Flat) -> bool:
-    return flat.data.device.type == "cpu"

@@ -12,23 +12,30 @@ from trainer.types import Batch, Loss, LossOut, Rates, Sequences, State, Sync, U
 
 
 class Found(NamedTuple):
-    """What differentiating the loss of a batch returns besides the gradient, which is in the buffer of `sync`."""
+    """What differentiating the loss of a batch returns besides the gradient, which is in the buffer of `sync`.
+
+    Unless there is a norm: then the weights were stepped as well.
+    """
 
     names: tuple[str, ...]
     means: Tensor  # [M] under these names
     priority: Tensor  # [B]
     highest: Tensor | None  # [] largest priority over all ranks; None: not needed
+    norm: Tensor | None = None  # [] of the gradient before clipping, as `Sync.step` returns it
 
 
 Differentiate = Callable[[Any, Rates], Found | None]
-"""(Batch or Sequences, rates) -> Found; None if it cannot, and then has touched nothing. A collective."""
+"""(Batch or Sequences, rates) -> Found; None if it cannot, and then has touched nothing. A collective.
+
+The step size was set before (`Sync.set_lr`).
+"""
 
 
 class Learner:
     """Turns batches into updates of the online network.
 
     net: what losses call (as `Sync.prepare` returned it); target_net: the raw target network, no gradients;
-    compiled: another way from a batch to its gradient, tried first.
+    compiled: another way from a batch to its gradient, or through the whole update, tried first.
     Metrics stay on the device until `drain`: the update itself never waits for it.
     """
 
@@ -51,9 +58,9 @@ class Learner:
 
     def update(self, batch: Batch | Sequences, rates: Rates) -> UpdateOut:
         """Step the online network once on `batch`. A collective."""
-        found = self.compiled(batch, rates) or self._differentiate(batch, rates)
         self.sync.set_lr(rates.lr)
-        grad_norm = self.sync.step(self.max_grad_norm)
+        found = self.compiled(batch, rates) or self._differentiate(batch, rates)
+        grad_norm = self.sync.step(self.max_grad_norm) if found.norm is None else found.norm
         self.updates += 1
         self._names = found.names
         self._recent.append((found.means, grad_norm))

@@ -32,20 +32,24 @@ from trainer.replay import CompiledMemory, ReplayMemory
 from trainer.replay.compiled import _fields
 from trainer.run import AgreedError, Run
 from trainer.runtime.ranks import Ranks
-from trainer.sync import ClippedOptimizer, FlatParameters
+from trainer.sync import AllReduce, ClippedOptimizer, FlatParameters
 from trainer.sync.fused import FusedOptimizer
 from trainer.types import Batch, Choice, Rates, Timestep
 
-QUICK = ("rainbow", "pqn")
+QUICK = (("rainbow", True), ("pqn", False))
 """Compiling takes seconds; what these do not cover is in `make test-slow`."""
 NEVER = ("r2d2",)
 F64 = ("--runtime.dtype", "float64")
 COMPILED = ("--runtime.compile", "True")
 
 
-def compare(run: Run, steps: int) -> int:
-    """Continue the run with compiled gradients, each checked against the eager one; return how many there were."""
+def compare(run: Run, steps: int, ends: bool) -> int:
+    """Continue the run with compiled updates, each checked against the eager one; return how many there were.
+
+    ends: whether they step the weights as well.
+    """
     learner, flat, compiled = run.learner, run.sync.flat, run.learner.compiled  # type: ignore[attr-defined]
+    optimizer, max_norm = run.sync.clipped, run.config.optim.max_grad_norm  # type: ignore[attr-defined]
     streams = [run.draws, *([run.noise] if run.noise else [])]
     count = 0
 
@@ -56,18 +60,30 @@ def compare(run: Run, steps: int) -> int:
         nonlocal count
         count += 1
         before, weights = [part.state_dict() for part in streams], flat.data.detach().clone()
+        moments = copy.deepcopy(optimizer.state_dict())
         eager, gradient = learner._differentiate(batch, rates), flat.grad.clone()
         behind, moved = position(), flat.data.detach().clone()
+        norm = optimizer.step(max_norm)
+        stepped, after = flat.data.detach().clone(), leaves(copy.deepcopy(optimizer.state_dict()))
         for part, state in zip(streams, before, strict=True):
             part.load_state_dict(state)
         flat.data.data.copy_(weights)
+        optimizer.load_state_dict(moments)
         flat.grad.fill_(torch.nan)  # nothing of it may be left
         found = compiled(batch, rates)
         assert found is not None
         assert all(equal(state, behind[name]) for name, state in position().items()), "the same draws"
-        same(flat.data.detach(), moved)  # what a forward pass moves
         assert gradient.abs().max() > 0
-        same(flat.grad, gradient)
+        assert (found.norm is not None) == ends
+        if found.norm is None:
+            same(flat.data.detach(), moved)  # what a forward pass moves
+            same(flat.grad, gradient)
+        else:
+            same(found.norm, norm)
+            same(flat.data.detach(), stepped)
+            assert not torch.equal(stepped, moved)
+            for name, value in leaves(optimizer.state_dict()).items():
+                same(torch.as_tensor(value), torch.as_tensor(after[name]))
         assert found.names == eager.names
         same(found.means, eager.means)
         same(found.priority, eager.priority)
@@ -90,8 +106,9 @@ def same(found: Any, expected: Tensor) -> None:
 
 
 CASES = [
-    pytest.param(member, marks=[] if member in QUICK else [pytest.mark.slow])
+    pytest.param(member, ends, marks=[] if (member, ends) in QUICK else [pytest.mark.slow])
     for member in MEMBERS | SLOW
+    for ends in (False, True)
     if member not in NEVER
 ]
 
@@ -167,16 +184,20 @@ def test_what_a_graph_closes_over(bare: bool, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("member", CASES)
+@pytest.mark.parametrize(("member", "ends"), CASES)
 def test_finds_what_the_eager_way_finds(
-    member: str, alone: Ranks, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    member: str, ends: bool, alone: Ranks, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And a later start finds all of its graphs without the compiler."""
+    """Up to the gradient, as with other ranks, or to the end; a later start finds all of its graphs."""
+    if not ends:
+        monkeypatch.setattr(AllReduce, "alone", property(lambda self: False, lambda self, value: None))
     stores: list[GraphStore] = []
     monkeypatch.setattr(inductor, "GraphStore", lambda *given: stores.append(GraphStore(*given)) or stores[-1])
     arguments = fill(("debug", "--shards", "2", *(MEMBERS | SLOW)[member], *F64, *COMPILED), library)
     run = go(build(arguments, tmp_path, alone), 70)
-    assert compare(run, 20) > 0
+    fused = run.sync.clipped  # type: ignore[attr-defined]
+    assert isinstance(fused, FusedOptimizer)
+    assert compare(run, 20, ends and fused.fits) > 0
     close(run)
     assert len(stores) > 3
     assert all(store.load() for store in stores)
@@ -227,9 +248,8 @@ def test_steps_as_the_plain_optimizer(optim: OptimConfig) -> None:
 
 
 def fusing(config: Config, flat: FlatParameters) -> FusedOptimizer:
-    made = FusedOptimizer(
-        flat, build_levels(config, flat), max_norm=config.optim.max_grad_norm, compiler=compile_function
-    )
+    made = FusedOptimizer(flat, build_levels(config, flat), max_norm=config.optim.max_grad_norm)
+    made.compile(compile_function)
     assert made._run is not None
     return made
 
@@ -241,14 +261,20 @@ def test_a_loss_that_is_not_finite_spoils_the_gradient(alone: Ranks, tmp_path: P
     batch = next(batch for step in range(71, 90) for batch in run.replay.batches(step))
     ret = batch.ret.clone()
     ret[3] = torch.inf
+    before, moments = flat.data.detach().clone(), copy.deepcopy(run.sync.clipped.state_dict())  # type: ignore[attr-defined]
     found = learner.compiled(batch._replace(ret=ret), run.layout.rates(71))
     assert found is not None
-    assert not torch.isfinite(flat.grad).all()
+    assert found.norm is not None
+    assert not torch.isfinite(found.norm)
     assert not torch.isfinite(found.means[0])
     assert torch.isfinite(found.priority).all()
-    before = flat.data.detach().clone()
-    learner.update(batch._replace(ret=ret), run.layout.rates(71))
     assert torch.equal(flat.data, before), "such an update is skipped"
+    after = leaves(run.sync.clipped.state_dict())  # type: ignore[attr-defined]
+    assert all(equal(value, after[name]) for name, value in leaves(moments).items())
+    learner.update(batch._replace(ret=ret), run.layout.rates(71))
+    assert torch.equal(flat.data, before)
+    learner.update(batch, run.layout.rates(71))
+    assert not torch.equal(flat.data, before)
     close(run)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainer.build.inductor import compile_function
 from trainer.compilable import obstacle
-from trainer.compiled import CompiledGradient
+from trainer.compiled import CompiledGradient, LeftInPlace
 from trainer.compiled_acting import CompiledActor
 from trainer.config import Config, ConfigError
 from trainer.layout import Layout
@@ -21,6 +21,7 @@ from trainer.run import AgreedError
 from trainer.runtime.ranks import Ranks
 from trainer.streams import Streams
 from trainer.sync import Strategy
+from trainer.sync.fused import FusedOptimizer
 from trainer.tape import Tape
 from trainer.types import Compiler, Loss, Rates, Replay
 
@@ -61,10 +62,13 @@ def build_gradient(
 ) -> Differentiate:
     """Return the way to gradients tried before the eager one: compiled graphs if there is a compiler, else none.
 
+    Such a graph also steps the weights if nothing lies between gradient and step, and the step has a formula.
+
     net, target_net: the raw networks; tape: what `loss` draws from; refused: called if a loss cannot be compiled.
     """
     if compiler is None:
         return _nothing
+    fused = sync.clipped if sync.alone and isinstance(sync.clipped, FusedOptimizer) else None
     return CompiledGradient(
         net,
         target_net,
@@ -72,6 +76,7 @@ def build_gradient(
         sync,
         online=sync.flat,
         target=sync.target,
+        ending=fused if fused is not None and fused.fits else LeftInPlace(sync.flat),
         tape=tape,
         compiler=compiler,
         refused=refused,

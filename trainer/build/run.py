@@ -61,6 +61,7 @@ def build_run(config: Config, layout: Layout, spec: EnvSpec, ranks: Ranks, run_d
     if compiler is not None:
         envs.compile(compile_step)
     sync = build_sync(config, net, target_net, ranks, spans, meeting, compiler)
+    sync.alone &= not faults  # one of their points lies between gradient and step
     generators = {shard: seeding.generator(config.seed, "learner", shard, device) for shard in layout.owned}
     noise = Common(seeding.generator(config.seed, "noise", 0, device)) if config.net.noisy_shared else None
     draws = Streams(generators, device, dtype, noise)

@@ -50,7 +50,7 @@ def build_sync(
     levels = build_levels(config, flat)
     clipped = ClippedOptimizer(flat, levels)
     if compiler is not None and config.sync.kind in ("flat", "local_sgd", "gossip") and flat.data.device.type == "cpu":
-        clipped = FusedOptimizer(flat, levels, max_norm=config.optim.max_grad_norm, compiler=compiler)
+        clipped = FusedOptimizer(flat, levels, max_norm=config.optim.max_grad_norm)
     if meeting is not None:
         assert isinstance(net, StageNetwork)
         return Staged(flat, target, clipped, meeting, net.begin)
@@ -63,7 +63,10 @@ def build_sync(
         "gossip": lambda: Gossip(flat, target, clipped, wire, _distances(config, ranks)),
         "server": lambda: _server(config, flat, target, levels, wire),
     }
-    return kinds[config.sync.kind]()
+    strategy = kinds[config.sync.kind]()
+    if compiler is not None and isinstance(clipped, FusedOptimizer) and not strategy.alone:
+        clipped.compile(compiler)
+    return strategy
 
 
 def _shared(config: Config, flat: FlatParameters, ranks: Ranks, meeting: Meeting | None) -> SharedMemory | None:

@@ -26,35 +26,46 @@ class Formula(NamedTuple):
 class FusedOptimizer(ClippedOptimizer):
     """The same steps on the same moments, up to rounding, in two passes over the buffer: the norm, then all else.
 
-    It falls back to the plain one with several levels or another optimizer, and for the first update, which makes
-    the moments. max_norm: what `step` will be called with.
+    It falls back to the plain one with several levels or another optimizer, before `compile`, and for the first
+    update, which makes the moments. max_norm: what `step` will be called with; fits: whether there is a formula.
+    It may also end the graph that finds the gradient (`compiled.Ending`).
     """
 
-    def __init__(self, flat: FlatParameters, levels: Sequence[Level], *, max_norm: float, compiler: Compiler) -> None:
+    steps = True
+
+    def __init__(self, flat: FlatParameters, levels: Sequence[Level], *, max_norm: float) -> None:
         super().__init__(flat, levels)
         self.max_norm = max_norm
+        self.example: list[Tensor] = []
         self._stated: float | None = None  # what `set_lr` was last given
         self._lr = 0.0
         self._run: Function | None = None
         self._moments: State = {}
-        self._arguments: list[Tensor] = []  # of the graph, with these moments
+        self._arguments: list[Tensor] = []  # those moments after the scalars
         (first, *others) = self.stretches
         formula = next((one for kind, one in FORMULAS.items() if isinstance(first._optimizer, kind)), None)
-        if formula is None or others or first.level.every > 1:
+        self.fits = formula is not None and not others and first.level.every == 1
+        if formula is None or not self.fits:
             return
         self._optimizer, self._held, self._formula = first._optimizer, first._held, formula
         settings = self._optimizer.param_groups[0]
         # of the next step, passed to the graph without making a tensor each time
         self._scalars = torch.tensor(formula.scalars(1.0, 1.0, settings), dtype=self._held.dtype)
         self._scalars_in = self._scalars.numpy()
-        example = nn.Parameter(torch.zeros_like(self._held))
-        example.grad = torch.zeros_like(example)
-        trial = first.level.make(example)
+        weights = nn.Parameter(torch.zeros_like(self._held))
+        weights.grad = torch.zeros_like(weights)
+        trial = first.level.make(weights)
         trial.step()
-        moments: dict[str, Tensor] = trial.state[example]
+        moments: dict[str, Tensor] = trial.state[weights]
         self._names = list(moments)
-        function = graph(formula, self._names, settings, max_norm)
-        self._run = compiler(function, [example.data, example.grad, self._scalars, *moments.values()])
+        self._function = graph(formula, self._names, settings, max_norm)
+        self.example = [self._scalars.clone(), *moments.values()]
+
+    def compile(self, compiler: Compiler) -> None:
+        """Make a graph of the step alone."""
+        if self.fits:
+            weights = self._held.detach()
+            self._run = compiler(self._function, [torch.zeros_like(weights), torch.zeros_like(weights), *self.example])
 
     def set_lr(self, lr: float) -> None:
         if lr != self._stated:
@@ -63,20 +74,30 @@ class FusedOptimizer(ClippedOptimizer):
 
     def step(self, max_norm: float, norm: Tensor | None = None) -> Tensor:
         """Clip and step, or skip what is not finite; return the norm before clipping, []."""
-        if self._run is None or norm is not None or not (moments := self._optimizer.state.get(self._held)):
+        if self._run is None or norm is not None or (given := self.given()) is None:
             return super().step(max_norm, norm)
         assert max_norm == self.max_norm
+        return self._run(self._held.data, self._grad, *given)[0]
+
+    def given(self) -> list[Tensor] | None:
+        """Return scalars and moments for the next step; None before the first one."""
+        if not (moments := self._optimizer.state.get(self._held)):
+            return None
         if moments is not self._moments:  # at first, and after a load
             self._moments = moments
-            self._arguments = [self._held.data, self._grad, self._scalars, *(moments[name] for name in self._names)]
+            self._arguments = [self._scalars, *(moments[name] for name in self._names)]
         number = moments["step"].item() + 1
         for place, scalar in enumerate(self._formula.scalars(self._lr, number, self._optimizer.param_groups[0])):
             self._scalars_in[place] = scalar
-        return self._run(*self._arguments)[0]
+        return self._arguments
+
+    def finish(self, weights: Tensor, gradients: list[Tensor], *given: Tensor) -> list[Tensor]:
+        """Clip and step, given the gradient of each parameter, as a pure function; return the norm before clipping."""
+        return list(self._function(weights, torch.cat([part.flatten() for part in gradients]), *given))
 
 
 def graph(formula: Formula, names: Sequence[str], settings: dict[str, Any], max_norm: float) -> Function:
-    """Return norm, clip and step as a function of tensors, which changes weights and moments in place."""
+    """Return norm, clip and step: (weights, gradient, scalars, *moments) -> [norm]; weights and moments in place."""
 
     def step(weights: Tensor, grad: Tensor, scalars: Tensor, *held: Tensor) -> list[Tensor]:
         norm = torch.linalg.vector_norm(grad)

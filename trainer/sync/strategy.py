@@ -17,9 +17,11 @@ class Strategy:
     """A `types.Sync` whose replicas are equal bit for bit at every moment; `step` is left to the subclass.
 
     flat: the online network's weights and gradients; target: the target network's; clipped: what steps them.
+    alone: whether `step` is that of `clipped` and nothing else, as there is no other rank.
     """
 
     capturable = False
+    alone = False
 
     def __init__(self, flat: FlatParameters, target: FlatParameters, clipped: ClippedOptimizer, wire: Wire) -> None:
         self.flat, self.target, self.clipped, self.wire = flat, target, clipped, wire
