@@ -49,14 +49,13 @@ class EpisodeStatistics:
         fields = zip(*self._uncounted, strict=True)
         reward, reset, terminated, truncated = (torch.stack(field).cpu().numpy() for field in fields)
         self._uncounted = []
-        ended = terminated | truncated
         begin = 0
-        for end in (np.flatnonzero(ended.any(1)) + 1).tolist():
-            self._add(reward[begin:end], reset[begin:end])
-            last, begin = ended[end - 1], end
-            for i in np.flatnonzero(last).tolist():
-                self._finished.append(Episode(self._first_env + i, float(self._ret[i]), int(self._length[i])))
-            self._ret[last], self._length[last] = 0.0, 0
+        for step, env in np.argwhere(terminated | truncated).tolist():
+            if step >= begin:
+                self._add(reward[begin : step + 1], reset[begin : step + 1])
+                begin = step + 1
+            self._finished.append(Episode(self._first_env + env, float(self._ret[env]), int(self._length[env])))
+            self._ret[env], self._length[env] = 0.0, 0
         self._add(reward[begin:], reset[begin:])
 
     def _add(self, reward: NDArray[Any], reset: NDArray[Any]) -> None:
@@ -64,8 +63,10 @@ class EpisodeStatistics:
         if len(reward) == 1:
             self._ret += reward[0]
         elif len(reward) > 1:
-            self._ret[:] = np.vstack((self._ret, reward)).cumsum(0)[-1]
-        self._length += len(reset) - reset.sum(0)
+            self._ret[:] = np.concatenate((self._ret[None], reward)).cumsum(0)[-1]
+        self._length += len(reset)
+        if reset.any():
+            self._length -= reset.sum(0)
 
     def drain(self) -> list[Episode]:
         """Return the episodes that have ended since the last call; waits for the device."""
